@@ -1,0 +1,58 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""The part that all modules share: parameters in, converge, result out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn, Protocol, TypeVar
+
+from .resource.engine import Kind, converge
+from .resource.errors import Failure, from_os_error
+
+STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
+LOCK_TIMEOUT: dict[str, Any] = {"type": "int", "default": 60}
+COMMON: dict[str, dict[str, Any]] = {"state": STATE, "lock_timeout": LOCK_TIMEOUT}
+
+
+class Module(Protocol):
+    """What is used of AnsibleModule."""
+
+    params: dict[str, Any]
+    check_mode: bool
+
+    def exit_json(self, **result: Any) -> NoReturn:
+        """End with a result."""
+
+    def fail_json(self, msg: str, **result: Any) -> NoReturn:
+        """End with an error."""
+
+    def warn(self, warning: str) -> None:
+        """Tell the operator."""
+
+
+Desired = TypeVar("Desired")
+Observed = TypeVar("Observed")
+
+
+def run(
+    module: Module,
+    kind: Kind[Desired, Observed],
+    desired: Callable[[dict[str, Any]], Desired],
+) -> NoReturn:
+    """Converge what ``desired`` makes of the parameters, and end the module with the outcome."""
+    try:
+        outcome = converge(
+            kind, desired(module.params), module.check_mode, module.params["lock_timeout"]
+        )
+    except Failure as failure:
+        module.fail_json(msg=str(failure), **failure.details)
+    except OSError as error:
+        failure = from_os_error(error, str(error.filename or "bpf(2)"))
+        module.fail_json(msg=str(failure), **failure.details)
+    for warning in outcome.warnings:
+        module.warn(warning)
+    module.exit_json(
+        changed=outcome.changed, actions=outcome.actions, diff=outcome.diff, **outcome.report
+    )

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Maps: make them, read them, write them. Keys and values are bytes as the kernel holds them.
+
+Layouts: the MAP_CREATE and MAP_*_ELEM structs of ``union bpf_attr``, include/uapi/linux/bpf.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+from . import info, names
+from .syscall import Buffer, Cmd, Fd, bpf
+
+# Flags of an update: enum in include/uapi/linux/bpf.h.
+ANY = 0
+NOEXIST = 1
+EXIST = 2
+
+PER_CPU_TYPES = ("percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage")
+
+_NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less the final zero
+_POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
+
+
+def create(
+    map_type: str,
+    key_size: int,
+    value_size: int,
+    max_entries: int,
+    flags: int = 0,
+    name: str = "",
+    btf_fd: int = 0,
+    btf_key_type_id: int = 0,
+    btf_value_type_id: int = 0,
+) -> Fd:
+    """Make a map and return its descriptor. Sizes are in bytes, ``flags`` BPF_F_* bits.
+
+    ``map_type`` is a name of ``names.MAP_TYPES``; ``name`` is cut to 15 bytes, as the kernel wants
+    it. Raises OSError (EINVAL for a shape that the type cannot have), KeyError for no such type.
+    """
+    return Fd(
+        bpf(
+            Cmd.MAP_CREATE,
+            "7I16s4I",
+            names.number_of(names.MAP_TYPES, map_type),
+            key_size,
+            value_size,
+            max_entries,
+            flags,
+            0,  # inner_map_fd
+            0,  # numa_node
+            os.fsencode(name)[:_NAME_BYTES],
+            0,  # map_ifindex
+            btf_fd,
+            btf_key_type_id,
+            btf_value_type_id,
+            doing=f"create {map_type} map {name}".rstrip(),
+        )
+    )
+
+
+def possible_cpus() -> int:
+    """How many CPUs the kernel provides for: per-CPU maps hold that many values a key."""
+    with open(_POSSIBLE_CPUS, encoding="ascii") as file:
+        last = file.read().strip().split(",")[-1]
+    return int(last.split("-")[-1]) + 1
+
+
+def value_bytes(map_info: info.MapInfo) -> int:
+    """The bytes that a lookup fills and an update reads.
+
+    A per-CPU map has a value for every possible CPU, each rounded up to 8 bytes
+    (bpf_map_value_size, kernel/bpf/syscall.c).
+    """
+    if map_info.type in PER_CPU_TYPES:
+        return (map_info.value_size + 7) // 8 * 8 * possible_cpus()
+    return map_info.value_size
+
+
+def lookup(fd: Fd, key: bytes, value_size: int) -> bytes | None:
+    """The value of ``key``, or None. ``value_size`` is what ``value_bytes`` says of the map."""
+    name, value = Buffer(key), Buffer(value_size)
+    try:
+        _element(Cmd.MAP_LOOKUP_ELEM, fd, name.address, value.address, 0, "look up a map entry")
+    except FileNotFoundError:
+        return None
+    return value.content
+
+
+def update(fd: Fd, key: bytes, value: bytes, flags: int = ANY) -> None:
+    """Write an entry. E2BIG when a hash is full or an array's index too large, ENOSPC for a trie.
+
+    ``flags``: ANY, NOEXIST (EEXIST when the key is there) or EXIST (ENOENT when it is not).
+    """
+    name, content = Buffer(key), Buffer(value)
+    _element(Cmd.MAP_UPDATE_ELEM, fd, name.address, content.address, flags, "write a map entry")
+
+
+def delete(fd: Fd, key: bytes) -> bool:
+    """Delete an entry; False when it was not there. EINVAL in arrays, whose entries always are."""
+    name = Buffer(key)
+    try:
+        _element(Cmd.MAP_DELETE_ELEM, fd, name.address, 0, 0, "delete a map entry")
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def keys(fd: Fd, key_size: int) -> Iterator[bytes]:
+    """Each key once.
+
+    When a hash loses the key that the walk stands on, the kernel starts again from the first; keys
+    seen already are then skipped. A map that keeps changing ends the walk after four times its
+    size in steps, with EAGAIN.
+    """
+    seen: set[bytes] = set()
+    following = Buffer(key_size)
+    address = 0
+    for _step in range(4 * info.map_(fd).max_entries + 64):
+        try:
+            _element(Cmd.MAP_GET_NEXT_KEY, fd, address, following.address, 0, "walk a map's keys")
+        except FileNotFoundError:
+            return
+        key = following.content
+        current = Buffer(key)  # stays referenced until the next step, as its address is used there
+        address = current.address
+        if key not in seen:
+            seen.add(key)
+            yield key
+    raise OSError(errno.EAGAIN, "the map changes faster than it can be read", "walk a map's keys")
+
+
+def freeze(fd: Fd) -> None:
+    """Make the map read-only for bpf(2), for ever; programs keep the access they have."""
+    bpf(Cmd.MAP_FREEZE, "I", fd.number, doing="freeze a map")
+
+
+def _element(cmd: Cmd, fd: Fd, key: int, value: int, flags: int, doing: str) -> None:
+    bpf(cmd, "IIQQQ", fd.number, 0, key, value, flags, doing=doing)

@@ -1,0 +1,101 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Hooks that hold programs directly, without a link ("legacy"), and the question what hangs there."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+
+from . import names
+from .syscall import Buffer, Cmd, Fd, bpf, call
+
+# include/uapi/linux/bpf.h, attach_flags of BPF_PROG_ATTACH; without any: exclusive.
+F_ALLOW_OVERRIDE = 1 << 0
+F_ALLOW_MULTI = 1 << 1
+F_REPLACE = 1 << 2
+
+QUERY_EFFECTIVE = 1 << 0  # BPF_F_QUERY_EFFECTIVE: what ancestors hand down as well
+
+
+@dataclass(frozen=True)
+class Attached:
+    """What a query of a hook answers.
+
+    ``flags`` are the attach_flags that the hook was first used with (cgroup only). ``link_ids`` run
+    beside ``prog_ids``, 0 for a program that no link holds; only TCX and netkit tell them.
+    """
+
+    prog_ids: tuple[int, ...]
+    flags: int = 0
+    link_ids: tuple[int, ...] = ()
+    revision: int = 0  # 0 where the kernel keeps none
+
+
+def _number(attach_type: str) -> int:
+    return names.number_of(names.ATTACH_TYPES, attach_type, names.ATTACH_TYPE_ALIASES)
+
+
+def query(target: int, attach_type: str, flags: int = 0, link_ids: bool = False) -> Attached:
+    """What is attached at the hook of ``target``, a descriptor's number or an ifindex, in order.
+
+    ``union bpf_attr.query``, always passed whole because newer kernels write the revision without
+    asking for its room. Raises OSError: EINVAL where the kernel cannot tell (sockmaps before 5.18).
+    """
+    room = 64  # BPF_CGROUP_MAX_PROGS; an effective list may be longer
+    while True:
+        progs, links = Buffer(4 * room), Buffer(4 * room)
+        attr = bytearray(
+            struct.pack(
+                "=IIIIQIIQQQQ",
+                *(target, _number(attach_type), flags, 0, progs.address, room, 0),
+                *(0, links.address if link_ids else 0, 0, 0),
+            )
+        )
+        try:
+            call(Cmd.PROG_QUERY, attr, f"query {attach_type}")
+        except OSError as error:
+            if error.errno == errno.ENOSPC and room < 4096:
+                room *= 2
+                continue
+            raise
+        attach_flags, count = struct.unpack_from("=I8xI", attr, 12)
+        return Attached(
+            struct.unpack_from(f"={count}I", progs.content),
+            attach_flags,
+            struct.unpack_from(f"={count}I", links.content) if link_ids else (),
+            struct.unpack_from("=Q", attr, 56)[0],
+        )
+
+
+def attach(
+    target: int, prog: Fd, attach_type: str, flags: int = 0, replaced: Fd | None = None
+) -> None:
+    """Attach ``prog`` directly; it stays until it is detached or the target goes away.
+
+    With ``replaced`` (which implies F_REPLACE; cgroup, F_ALLOW_MULTI) it atomically takes that
+    program's place, ENOENT when that one is not there. A cgroup without F_ALLOW_MULTI and a sockmap
+    silently give up the program they had. ``union bpf_attr``, BPF_PROG_ATTACH.
+    """
+    values = [target, prog.number, _number(attach_type), flags]
+    if replaced is not None:
+        values[3] |= F_REPLACE
+        values.append(replaced.number)
+    bpf(Cmd.PROG_ATTACH, "I" * len(values), *values, doing=f"attach to {attach_type}")
+
+
+def detach(target: int, prog: Fd, attach_type: str) -> None:
+    """Detach ``prog`` from where it was attached directly. ENOENT when it is not there.
+
+    Beware: a cgroup without F_ALLOW_MULTI detaches whatever it has, so query it first.
+    """
+    bpf(
+        Cmd.PROG_DETACH,
+        "III",
+        target,
+        prog.number,
+        _number(attach_type),
+        doing=f"detach from {attach_type}",
+    )

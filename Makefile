@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# Everything starts here; `make help` lists it. Debian 12 or later, as root, with nothing but git and make installed.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+PYTHON := .venv/bin/python
+COLLECTIONS := $(CURDIR)/.cache/collections
+LAB := PYTHONPATH=$(COLLECTIONS) ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON)
+PARTS ?=
+
+.PHONY: help
+help: ## say what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-14s %s\n", $$1, $$2 }'
+
+.PHONY: setup
+setup: ## install what is missing: Debian packages, pinned tools in .venv
+	@tests/ci/setup.sh
+
+.PHONY: bpf
+bpf: setup ## build the BPF objects into the roles
+	@$(MAKE) -C bpf
+
+.PHONY: test
+test: setup ## run every check, or some: make test PARTS="lint unit"
+	@$(PYTHON) tests/ci/run.py $(PARTS)
+
+.PHONY: lint
+lint: setup ## run the static checks only
+	@$(PYTHON) tests/ci/run.py lint
+
+.PHONY: format
+format: setup ## format Python and C
+	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
+	@git ls-files --cached --others --exclude-standard -- 'bpf/*.c' 'bpf/*.h' | xargs -r clang-format -i --style=file:bpf/.clang-format
+
+.PHONY: lab
+lab: bpf ## three hosts on this machine, accelerated, verified and measured
+	@$(LAB) tests/lab/lab.py up
+
+.PHONY: lab-status
+lab-status: setup ## what of the lab is up
+	@$(LAB) tests/lab/lab.py status
+
+.PHONY: lab-down
+lab-down: setup ## take the lab away again
+	@$(LAB) tests/lab/lab.py down
+
+.PHONY: bench bench-sockmap
+bench: bench-sockmap ## all benchmarks; exits 1 when a target is missed
+
+bench-sockmap: bpf ## the sockmap data plane against plain TCP
+	@$(LAB) tests/bench/sockmap.py
+
+.PHONY: build
+build: bpf ## the collection's tarball, in build/
+	@rm -rf build
+	@.venv/bin/ansible-galaxy collection build --output-path build
+
+.PHONY: pins
+pins: ## resolve requirements/*.in anew
+	@tests/ci/pins.sh
+
+.PHONY: clean
+clean: ## remove what was built, the tools and the caches
+	@rm -rf build .venv .venv-galaxy .cache .ansible tests/output
+	@find . -name '*.bpf.o' -type f -delete
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# The C sources as bpf/.clang-format wants them.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+mapfile -t sources < <(git ls-files --cached --others --exclude-standard -- 'bpf/*.c' 'bpf/*.h' 'tests/*.c' 'tests/*.h')
+((${#sources[@]})) || { echo "no C sources found" >&2; exit 1; }
+clang-format --dry-run -Werror --style=file:bpf/.clang-format "${sources[@]}"
+echo "${#sources[@]} files"

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the checks of parts.py and total what they counted.
+
+    run.py            every part
+    run.py lint unit  only these parts; `lint` is all the static ones
+
+A part that fails does not stop the others. The last line is `N passed, N failed, N skipped`; the
+exit status is 1 when anything failed, and a part that ran no test has failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from counting import Count
+from parts import CACHE, PARTS, ROOT, Part, environment
+
+TAIL_LINES = 150  # of a failed static part's output; all of it is in the log
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one part; the duration is in seconds."""
+
+    part: Part
+    count: Count
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        word = "FAILED" if self.count.failed else "ok"
+        return f"{word:<6}  {self.part.name:<14} {self.seconds:6.1f} s   {self.count}"
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def log_path(part: Part) -> Path:
+    return CACHE / f"{part.name}.log"
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a command and its process group: politely first, so that tests clean up."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+        except ProcessLookupError:
+            return
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            continue
+        return
+
+
+def execute(part: Part, *, echo: bool) -> bool:
+    """Run the part's commands in order until one fails; True when none did.
+
+    Output goes to a file, not to a pipe, which a server that a test left behind would keep open.
+    """
+    deadline = time.monotonic() + part.timeout
+    with log_path(part).open("wb") as log, log_path(part).open("rb") as reader:
+        for command in part.commands:
+            process = subprocess.Popen(
+                command,
+                cwd=ROOT,
+                env=environment(part),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+            try:
+                while process.poll() is None and time.monotonic() < deadline:
+                    time.sleep(0.2)
+                    if echo:
+                        show_new(reader)
+                if process.poll() is None:
+                    log.write(f"\n{part.name}: stopped after {part.timeout} s\n".encode())
+                    log.flush()
+            finally:
+                stop(process)
+            if echo:
+                show_new(reader)
+            if process.returncode != 0:
+                return False
+    return True
+
+
+def show_new(reader: BinaryIO) -> None:
+    """Pass on what a command has written since the last call."""
+    text = reader.read().decode(errors="replace")
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def run_part(part: Part) -> Outcome:
+    """Run one part and count it. A static part is quiet unless it fails: two of them run at once."""
+    if part.alone:
+        say(f"\n== {part.name}: {part.what}")
+    start = time.monotonic()
+    part.forget_results()
+    succeeded = execute(part, echo=part.alone)
+    count = part.count(part, log_path(part).read_text(errors="replace"), succeeded)
+    outcome = Outcome(part, count, time.monotonic() - start)
+    report = outcome.line
+    if count.failed and not part.alone:
+        lines = log_path(part).read_text(errors="replace").splitlines()[-TAIL_LINES:]
+        report += "\n" + "\n".join(f"    {line}" for line in lines)
+    say(report)
+    return outcome
+
+
+def choose(names: list[str]) -> list[Part]:
+    """The parts of these names, in the order of the table; raises SystemExit for any other name."""
+    known = {part.name for part in PARTS} | {"lint"}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise SystemExit(
+            f"no such part: {', '.join(unknown)}. There are: {', '.join(sorted(known))}"
+        )
+    wanted = set(names) or known
+    return [
+        part
+        for part in PARTS
+        if part.always or part.name in wanted or ("lint" in wanted and not part.alone)
+    ]
+
+
+def run_all(parts: list[Part]) -> list[Outcome]:
+    """First what the rest needs, then the static parts two at a time, then the others alone."""
+    outcomes = [run_part(part) for part in parts if part.always]
+    static = [part for part in parts if not part.alone and not part.always]
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        outcomes += pool.map(run_part, static)
+    outcomes += [run_part(part) for part in parts if part.alone and not part.always]
+    return outcomes
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Run the checks; without names, all of them.")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="; ".join(f"{p.name}: {p.what}" for p in PARTS)
+    )
+    parts = choose(parser.parse_args().parts)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    outcomes = run_all(parts)
+    say("\n== summary")
+    for outcome in outcomes:
+        say(outcome.line)
+    say(f"{sum(outcome.seconds for outcome in outcomes):.0f} s in all the parts")
+    total = sum((outcome.count for outcome in outcomes), Count())
+    say(f"{total}")
+    return 1 if total.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ebpf.fleet authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Hooks that hold programs directly, without a link ("legacy"), and the question what hangs there."""
+"""Hooks that hold programs directly, without a link ("legacy"), and what hangs at a hook."""
 
 from __future__ import annotations
 

@@ -31,9 +31,7 @@ def update(link: Fd, new: Fd, old: Fd | None = None) -> None:
     is gone. ``union bpf_attr.link_update``.
     """
     flags, expected = (F_REPLACE, old.number) if old is not None else (0, 0)
-    bpf(
-        Cmd.LINK_UPDATE, "IIII", link.number, new.number, flags, expected, doing="update the link"
-    )
+    bpf(Cmd.LINK_UPDATE, "IIII", link.number, new.number, flags, expected, doing="update the link")
 
 
 def detach(link: Fd) -> None:

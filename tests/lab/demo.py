@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What `make lab` shows: converge, converge again, verify, measure, leave it accelerated."""
+
+from __future__ import annotations
+
+import time
+
+import fabric
+import figures
+from layout import HOSTS, SSH_CONFIG
+from plays import must_change_nothing, play, summary
+from progress import step
+
+NOTES = """
+Medians of {rounds} rounds. {plain} is plain (a new host, never accelerated), {accelerated} is accelerated,
+{rolled_back} is rolled back; the three were measured in turn, never at once, in an order that changed with
+each round. What wrk and nginx say to each other stays on TCP in all three, and is part of the
+bytes over lo."""
+
+NEXT = f"""
+The lab is up and accelerated. Try:
+  ssh -F {SSH_CONFIG} web1
+      and there: bpftool prog show; bpftool cgroup tree /sys/fs/cgroup; curl -i localhost:8080
+  export ANSIBLE_CONFIG=tests/lab/ansible.cfg PATH=$PWD/.venv/bin:$PATH
+  ansible-playbook ebpf.fleet.site --check --diff
+      after an edit in playbooks/inventories/lab/group_vars/
+  ansible-playbook ebpf.fleet.verify      prove that the stack is bypassed
+  ansible-playbook ebpf.fleet.rollback    take it back, under traffic
+  make lab-down                           leave no trace"""
+
+
+def run() -> None:
+    begin = time.monotonic()
+    plain, accelerated, rolled_back = HOSTS
+    with step("three hosts: namespaces, sshd, nginx"):
+        fabric.up()
+    with step("site.yml") as result:
+        result.text = summary(play("site"))
+    with step("site.yml again") as result:
+        recaps = play("site")
+        must_change_nothing(recaps)
+        result.text = summary(recaps)
+    with step("verify.yml") as result:
+        play("verify")
+        result.text = "data bypasses the stack on every host"
+    with step(f"{plain.name} made anew; rollback.yml on {rolled_back.name}") as result:
+        fabric.again(plain)
+        result.text = summary(play("rollback", rolled_back.name))
+    with step("nginx restarted everywhere: new connections only"):
+        figures.prepare(HOSTS)
+    states = {"plain": plain, "accelerated": accelerated, "rolled back": rolled_back}
+    table = figures.measure(states)
+    with step("site.yml: all three accelerated") as result:
+        result.text = summary(play("site"))
+    print()
+    print("\n".join(figures.render(table)))
+    print(
+        NOTES.format(
+            rounds=figures.ROUNDS,
+            plain=plain.name,
+            accelerated=accelerated.name,
+            rolled_back=rolled_back.name,
+        )
+    )
+    print(NEXT)
+    print(f"\n{time.monotonic() - begin:.0f} s in all.")

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run the collection's playbooks on the lab, as an operator does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgroups import LabError
+from layout import LAB, LOGS, REPOSITORY
+
+RECAP = re.compile(
+    r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)",
+    re.MULTILINE,
+)
+TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class Recap:
+    """One host's line of PLAY RECAP."""
+
+    host: str
+    ok: int
+    changed: int
+
+
+def play(name: str, limit: str = "all", *options: str) -> list[Recap]:
+    """Run ebpf.fleet.`name` on the hosts `limit` selects.
+
+    Raises LabError, with the end of Ansible's output, when a host failed or none was there.
+    """
+    link_collection()
+    command = [ansible_playbook(), f"ebpf.fleet.{name}", "--limit", limit, *options]
+    done = subprocess.run(
+        command,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(),
+    )
+    log = LOGS / f"{name}.log"
+    with log.open("a", encoding="utf-8") as file:
+        file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
+    recaps = parse(done.stdout)
+    if done.returncode or not recaps:
+        tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
+        raise LabError(
+            f"{' '.join(command)} failed ({done.returncode}):\n{tail}\n(all of it: {log})"
+        )
+    return recaps
+
+
+def parse(output: str) -> list[Recap]:
+    return [
+        Recap(found["host"], int(found["ok"]), int(found["changed"]))
+        for found in RECAP.finditer(output)
+    ]
+
+
+def summary(recaps: list[Recap]) -> str:
+    return ", ".join(f"{recap.host} changed={recap.changed}" for recap in recaps)
+
+
+def must_change_nothing(recaps: list[Recap]) -> None:
+    if any(recap.changed for recap in recaps):
+        raise LabError(f"a second run changed something: {summary(recaps)}; see {LOGS}")
+
+
+def environment() -> dict[str, str]:
+    return {
+        **os.environ,
+        "ANSIBLE_CONFIG": str(LAB / "ansible.cfg"),
+        "ANSIBLE_NOCOLOR": "1",
+        "ANSIBLE_FORCE_COLOR": "0",
+    }
+
+
+def ansible_playbook() -> str:
+    """The one next to the Python that runs this, else the one on PATH."""
+    beside = Path(sys.executable).with_name("ansible-playbook")
+    found = str(beside) if beside.exists() else shutil.which("ansible-playbook")
+    if not found:
+        raise LabError(
+            "ansible-playbook is missing: run this through `make lab`, or pip install ansible-core"
+        )
+    return found
+
+
+def link_collection() -> None:
+    """Let this checkout be found as the collection ebpf.fleet."""
+    link = REPOSITORY / ".cache/collections/ansible_collections/ebpf/fleet"
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(REPOSITORY, link.parent))

@@ -66,8 +66,8 @@ def create(
 def possible_cpus() -> int:
     """How many CPUs the kernel provides for: per-CPU maps hold that many values a key."""
     with open(_POSSIBLE_CPUS, encoding="ascii") as file:
-        last = file.read().strip().split(",")[-1]
-    return int(last.split("-")[-1]) + 1
+        ranges = [part.split("-") for part in file.read().strip().split(",")]
+    return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
 
 
 def value_bytes(map_info: info.MapInfo) -> int:

@@ -1,0 +1,143 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Mounts of this mount namespace: which there are, and how bpffs is mounted and unmounted.
+
+mount(2), umount2(2) and the fsopen(2) family, called directly: no program on the host is needed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+from dataclasses import dataclass
+
+from .syscall import Fd
+
+MOUNTINFO = "/proc/self/mountinfo"
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # include/uapi/linux/mount.h
+_MNT_EXPIRE, _UMOUNT_NOFOLLOW = 4, 8  # include/linux/fs.h, umount2(2)
+
+# asm-generic/unistd.h; these numbers are the same on every architecture.
+_NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
+_FSCONFIG_CMD_CREATE = 6  # include/uapi/linux/mount.h
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True)
+class Mount:
+    """One line of mountinfo. ``device`` is ``major:minor``: equal for mounts of one file system."""
+
+    id: int
+    parent: int
+    device: str
+    root: str  # the directory of the file system that is mounted; "/" unless it is a bind mount
+    point: str
+    fstype: str
+
+
+def parse(mountinfo: str) -> tuple[Mount, ...]:
+    """The mounts in a text of /proc/pid/mountinfo (proc_pid_mountinfo(5)), in its order."""
+    found = []
+    for line in mountinfo.splitlines():
+        fields = line.split(" ")
+        number, parent, device, root, point = fields[:5]
+        fstype = fields[fields.index("-", 6) + 1]
+        found.append(
+            Mount(int(number), int(parent), device, _unescape(root), _unescape(point), fstype)
+        )
+    return tuple(found)
+
+
+def _unescape(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+
+
+def mounts() -> tuple[Mount, ...]:
+    """The mounts of this mount namespace, oldest first."""
+    with open(MOUNTINFO, encoding="utf-8", errors="surrogateescape") as file:
+        return parse(file.read())
+
+
+def visible(all_mounts: tuple[Mount, ...], fstype: str) -> tuple[Mount, ...]:
+    """The mounts of ``fstype`` that a path reaches: no later mount lies over them."""
+    return tuple(
+        mount
+        for mount in all_mounts
+        if mount.fstype == fstype and covering(all_mounts, mount) is None
+    )
+
+
+def covering(all_mounts: tuple[Mount, ...], mount: Mount) -> Mount | None:
+    """The mount that hides ``mount``: one on the same point, or on a directory above it.
+
+    What was mounted inside the other one afterwards has it as an ancestor and is not hidden by it.
+    """
+    by_id = {other.id: other for other in all_mounts}
+    ancestors = set()
+    current: Mount | None = mount
+    while current is not None and current.id not in ancestors:
+        ancestors.add(current.id)
+        current = by_id.get(current.parent)
+    for other in all_mounts:
+        above = f"{mount.point}/".startswith(other.point.rstrip("/") + "/")
+        if above and other.parent in ancestors and other.id not in ancestors:
+            return other
+    return None
+
+
+def cgroup2() -> str:
+    """Where the cgroup2 hierarchy is mounted; the shortest path of several, "" when nowhere."""
+    found = [mount.point for mount in visible(mounts(), "cgroup2") if mount.root == "/"]
+    return min(found, key=len, default="")
+
+
+def mount_bpffs(path: str, mode: int) -> None:
+    """Mount a new BPF file system. ``mode``: permissions of its root. Raises OSError."""
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    result = _libc.mount(
+        b"bpf", os.fsencode(path), b"bpf", ctypes.c_ulong(flags), f"mode={mode:o}".encode()
+    )
+    _require(result, f"mount bpffs on {path}")
+
+
+def rehearse_bpffs() -> None:
+    """Make a BPF file system that is mounted nowhere, and drop it. Raises OSError if it cannot be.
+
+    fsopen(2) and fsmount(2), Linux 5.2.
+    """
+    doing = "make a BPF file system"
+    with Fd(_require(_libc.syscall(_NR_FSOPEN, b"bpf", 1), doing)) as context:
+        create = _libc.syscall(
+            _NR_FSCONFIG, context.number, _FSCONFIG_CMD_CREATE, None, None, ctypes.c_int(0)
+        )
+        _require(create, doing)
+        Fd(_require(_libc.syscall(_NR_FSMOUNT, context.number, 1, 0), doing)).close()
+
+
+def unmount(path: str) -> None:
+    """Unmount what is on top at ``path``. Raises OSError, EBUSY while anything uses it."""
+    _require(_libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW), f"unmount {path}")
+
+
+def rehearse_unmount(path: str) -> None:
+    """Ask the kernel whether ``path`` could be unmounted. Raises OSError, EBUSY while it is in use.
+
+    MNT_EXPIRE answers EAGAIN when nothing uses the mount, and marks it for a second call; using
+    the mount clears the mark, before (a mark that someone left) and after.
+    """
+    os.stat(path)
+    try:
+        _require(_libc.umount2(os.fsencode(path), _MNT_EXPIRE), f"unmount {path}")
+    except BlockingIOError:
+        os.stat(path)
+
+
+def _require(result: int, doing: str) -> int:
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), doing)
+    return result

@@ -8,7 +8,8 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON := .venv/bin/python
 COLLECTIONS := $(CURDIR)/.cache/collections
-LAB := PYTHONPATH=$(COLLECTIONS) ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) PATH="$(CURDIR)/.venv/bin:$$PATH" $(PYTHON)
+LAB := PYTHONPATH=$(COLLECTIONS) ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) $(PYTHON)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PARTS ?=
 
 .PHONY: help
@@ -33,7 +34,7 @@ lint: setup ## run the static checks only
 
 .PHONY: format
 format: setup ## format Python and C
-	@.venv/bin/ruff check --quiet --fix-only . && .venv/bin/ruff format .
+	@ruff check --quiet --fix-only . && ruff format .
 	@git ls-files --cached --others --exclude-standard -- 'bpf/*.c' 'bpf/*.h' | xargs -r clang-format -i --style=file:bpf/.clang-format
 
 .PHONY: lab
@@ -57,7 +58,11 @@ bench-sockmap: bpf ## the sockmap data plane against plain TCP
 .PHONY: build
 build: bpf ## the collection's tarball, in build/
 	@rm -rf build
-	@.venv/bin/ansible-galaxy collection build --output-path build
+	@ansible-galaxy collection build --output-path build
+
+.PHONY: changelog
+changelog: setup ## write CHANGELOG.rst from changelogs/fragments/ for the version of galaxy.yml
+	@antsibull-changelog release --update-existing
 
 .PHONY: pins
 pins: ## resolve requirements/*.in anew

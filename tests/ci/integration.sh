@@ -11,6 +11,6 @@ cd "$target"
 # Debian's interpreter runs the modules, as on a managed host; only it sees python3-bpfcc.
 python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 exec ansible-test integration \
-    --controller origin \
-    --target-posix "controller:python=$python@/usr/bin/python3" \
+    --controller origin:python=default \
+    --target "controller:python=$python@/usr/bin/python3" \
     --allow-root --allow-destructive --continue-on-error --diff --color no -v "$@"

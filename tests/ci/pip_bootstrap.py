@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Give ansible-test the pip that it would otherwise download from a site of its own.
 

@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the checks of parts.py and total what they counted.
 
@@ -106,7 +105,7 @@ def show_new(reader: BinaryIO) -> None:
 
 
 def run_part(part: Part) -> Outcome:
-    """Run one part and count it. A static part is quiet unless it fails: two of them run at once."""
+    """Run one part and count it. A static part is quiet unless it fails, as two run at once."""
     if part.alone:
         say(f"\n== {part.name}: {part.what}")
     start = time.monotonic()

@@ -10,6 +10,7 @@ if compgen -G '../sanity/ignore-*.txt' >/dev/null; then
     echo "tests/sanity/ holds an ignore file; nothing is ignored here" >&2
     exit 1
 fi
+export PIP_QUIET=2
 python pip_bootstrap.py
 for version in 3.9 3.10 3.11 3.12 3.13; do
     command -v "python$version" || echo "python$version is not on this machine"

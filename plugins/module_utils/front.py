@@ -49,8 +49,8 @@ def run(
     except Failure as failure:
         module.fail_json(msg=str(failure), **failure.details)
     except OSError as error:
-        failure = from_os_error(error, str(error.filename or "bpf(2)"))
-        module.fail_json(msg=str(failure), **failure.details)
+        unforeseen = from_os_error(error, str(error.filename or "bpf(2)"))
+        module.fail_json(msg=str(unforeseen), **unforeseen.details)
     for warning in outcome.warnings:
         module.warn(warning)
     module.exit_json(

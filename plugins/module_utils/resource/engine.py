@@ -113,7 +113,7 @@ def converge(
         if left:
             steps = ", ".join(str(change) for change in left)
             raise Failure(
-                f"the kernel accepted every step but does not show the result; still to do: {steps}; "
-                "something else is changing the same target: find it with bpf_info"
+                f"the kernel accepted every step but does not show the result; still to do: {steps}"
+                "; something else is changing the same target: find it with bpf_info"
             )
         return Outcome(changes, kind.report(desired, observed))

@@ -1,0 +1,261 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""libbpf, for the one thing that it alone does well: turning an ELF object into descriptors.
+
+libbpf applies relocations (CO-RE among them) and creates maps; pins, links and queries are made
+with bpf(2) directly. Symbols used exist since libbpf 0.3; 1.x is what distributions ship.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from . import names
+from .syscall import Fd
+
+_MAX_ERRNO = 4095  # include/linux/err.h: libbpf 0.x returns errors as pointers
+_LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
+_LOG_SIZE = 16 << 20  # what libbpf itself reserves for a verifier log
+_PRINT_WARN = 0  # enum libbpf_print_level
+
+_PrintCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+_SYMBOLS: dict[str, Any] = {
+    "bpf_object__open_file": ctypes.c_void_p,
+    "bpf_object__close": None,
+    "bpf_object__load": ctypes.c_int,
+    "bpf_object__next_program": ctypes.c_void_p,
+    "bpf_object__next_map": ctypes.c_void_p,
+    "bpf_program__name": ctypes.c_char_p,
+    "bpf_program__section_name": ctypes.c_char_p,
+    "bpf_program__get_type": ctypes.c_int,
+    "bpf_program__set_type": ctypes.c_int,
+    "bpf_program__set_expected_attach_type": ctypes.c_int,
+    "bpf_program__get_expected_attach_type": ctypes.c_int,
+    "bpf_program__set_autoload": ctypes.c_int,
+    "bpf_program__fd": ctypes.c_int,
+    "bpf_map__name": ctypes.c_char_p,
+    "bpf_map__type": ctypes.c_int,
+    "bpf_map__key_size": ctypes.c_uint,
+    "bpf_map__value_size": ctypes.c_uint,
+    "bpf_map__max_entries": ctypes.c_uint,
+    "bpf_map__map_flags": ctypes.c_uint,
+    "bpf_map__is_internal": ctypes.c_bool,
+    "bpf_map__set_max_entries": ctypes.c_int,
+    "bpf_map__set_pin_path": ctypes.c_int,
+    "bpf_map__reuse_fd": ctypes.c_int,
+    "bpf_map__fd": ctypes.c_int,
+}
+
+
+class Unavailable(OSError):
+    """libbpf is missing on this host, or too old."""
+
+
+class LoadError(OSError):
+    """libbpf or the verifier refused; ``log`` is what they said, oldest line first."""
+
+    def __init__(self, code: int, log: str, doing: str) -> None:
+        super().__init__(code, os.strerror(code), doing)
+        self.log = log
+
+
+@dataclass(frozen=True)
+class ProgramDecl:
+    """A program as the object declares it; ``type`` is unspec when its section says nothing."""
+
+    name: str
+    section: str
+    type: str
+    attach_type: str
+
+
+@dataclass(frozen=True)
+class MapDecl:
+    """A map as the object declares it. ``internal`` ones hold its global variables."""
+
+    name: str
+    type: str
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    internal: bool
+
+
+def library() -> Any:
+    """libbpf with its functions typed. Raises Unavailable."""
+    for name in _LIBRARIES:
+        try:
+            found = ctypes.CDLL(name, use_errno=True)
+        except OSError:
+            continue
+        break
+    else:
+        raise Unavailable(errno.ENOENT, "libbpf is not installed", "libbpf.so.1")
+    if not hasattr(found, "bpf_object__next_program"):
+        raise Unavailable(errno.ENOSYS, "libbpf is older than 0.6", name)
+    for symbol, result in _SYMBOLS.items():
+        getattr(found, symbol).restype = result
+    if hasattr(found, "libbpf_set_strict_mode"):
+        found.libbpf_set_strict_mode(ctypes.c_uint(0xFFFFFFFF))
+    return found
+
+
+def _checked(pointer: int | None, doing: str) -> int:
+    if pointer is None or pointer == 0:
+        code = ctypes.get_errno() or errno.EINVAL
+        raise OSError(code, os.strerror(code), doing)
+    if pointer > 2**64 - 1 - _MAX_ERRNO:
+        code = 2**64 - pointer
+        raise OSError(code, os.strerror(code), doing)
+    return pointer
+
+
+def _require(result: int, doing: str) -> None:
+    if result < 0:
+        raise OSError(-result, os.strerror(-result), doing)
+
+
+class Object:
+    """An open object; made by ``open_object``, configured, then loaded once."""
+
+    def __init__(self, lib: Any, pointer: int, path: str, log: list[str]) -> None:
+        self._lib = lib
+        self._pointer = pointer
+        self._path = path
+        self._log = log
+
+    def _walk(self, step: str) -> Iterator[ctypes.c_void_p]:
+        item = getattr(self._lib, step)(ctypes.c_void_p(self._pointer), None)
+        while item:
+            yield ctypes.c_void_p(item)
+            item = getattr(self._lib, step)(ctypes.c_void_p(self._pointer), ctypes.c_void_p(item))
+
+    def _find(self, step: str, name_of: Callable[[Any], bytes], name: str) -> ctypes.c_void_p:
+        for item in self._walk(step):
+            if name_of(item).decode() == name:
+                return item
+        raise KeyError(name)
+
+    def _program(self, name: str) -> ctypes.c_void_p:
+        return self._find("bpf_object__next_program", self._lib.bpf_program__name, name)
+
+    def _map(self, name: str) -> ctypes.c_void_p:
+        return self._find("bpf_object__next_map", self._lib.bpf_map__name, name)
+
+    def programs(self) -> tuple[ProgramDecl, ...]:
+        """The programs that the object holds, in its order."""
+        lib = self._lib
+        return tuple(
+            ProgramDecl(
+                name=lib.bpf_program__name(item).decode(),
+                section=lib.bpf_program__section_name(item).decode(),
+                type=names.name_of(names.PROG_TYPES, lib.bpf_program__get_type(item)),
+                attach_type=names.name_of(
+                    names.ATTACH_TYPES, lib.bpf_program__get_expected_attach_type(item)
+                ),
+            )
+            for item in self._walk("bpf_object__next_program")
+        )
+
+    def maps(self) -> tuple[MapDecl, ...]:
+        """The maps that the object declares, those of its global variables included."""
+        lib = self._lib
+        return tuple(
+            MapDecl(
+                name=lib.bpf_map__name(item).decode(),
+                type=names.name_of(names.MAP_TYPES, lib.bpf_map__type(item)),
+                key_size=lib.bpf_map__key_size(item),
+                value_size=lib.bpf_map__value_size(item),
+                max_entries=lib.bpf_map__max_entries(item),
+                flags=lib.bpf_map__map_flags(item),
+                internal=lib.bpf_map__is_internal(item),
+            )
+            for item in self._walk("bpf_object__next_map")
+        )
+
+    def set_type(self, program: str, type_: str, attach_type: str = "") -> None:
+        """Say what the section name does not: program type and expected attach type."""
+        item = self._program(program)
+        number = names.number_of(names.PROG_TYPES, type_, names.PROG_TYPE_ALIASES)
+        self._lib.bpf_program__set_type(item, ctypes.c_int(number))
+        if attach_type:
+            number = names.number_of(names.ATTACH_TYPES, attach_type, names.ATTACH_TYPE_ALIASES)
+            self._lib.bpf_program__set_expected_attach_type(item, ctypes.c_int(number))
+
+    def select(self, programs: frozenset[str]) -> None:
+        """Load these programs and leave the others out."""
+        for item in self._walk("bpf_object__next_program"):
+            wanted = self._lib.bpf_program__name(item).decode() in programs
+            self._lib.bpf_program__set_autoload(item, ctypes.c_bool(wanted))
+
+    def set_max_entries(self, map_name: str, count: int) -> None:
+        """Override a map's size before it is created."""
+        result = self._lib.bpf_map__set_max_entries(self._map(map_name), ctypes.c_uint(count))
+        _require(result, f"set max_entries of map {map_name}")
+
+    def reuse(self, map_name: str, fd: Fd) -> None:
+        """Use an existing map instead of creating this one; the shapes have been compared."""
+        result = self._lib.bpf_map__reuse_fd(self._map(map_name), ctypes.c_int(fd.number))
+        _require(result, f"reuse map {map_name}")
+
+    def load(self) -> None:
+        """Relocate, create the maps, verify and load. Raises LoadError with the log."""
+        self._log.clear()
+        result = self._lib.bpf_object__load(ctypes.c_void_p(self._pointer))
+        if result < 0:
+            raise LoadError(-result, "".join(self._log), f"load {self._path}")
+
+    def program_fd(self, name: str) -> Fd:
+        """A descriptor of its own for a loaded program."""
+        return Fd(os.dup(self._lib.bpf_program__fd(self._program(name))))
+
+    def map_fd(self, name: str) -> Fd:
+        """A descriptor of its own for a created or re-used map."""
+        return Fd(os.dup(self._lib.bpf_map__fd(self._map(name))))
+
+    def forget_pin_paths(self) -> None:
+        """Ignore LIBBPF_PIN_BY_NAME: nothing is pinned unless it was declared."""
+        for item in self._walk("bpf_object__next_map"):
+            self._lib.bpf_map__set_pin_path(item, None)
+
+
+@contextmanager
+def open_object(path: str) -> Iterator[Object]:
+    """Open an object, and close it at the end with all that was not taken from it.
+
+    Raises Unavailable, or LoadError with what libbpf said.
+    """
+    lib = library()
+    log: list[str] = []
+    libc = ctypes.CDLL(None)
+
+    def collect(level: int, layout: bytes, arguments: int) -> int:
+        if level == _PRINT_WARN:
+            text = ctypes.create_string_buffer(_LOG_SIZE)
+            libc.vsnprintf(text, ctypes.c_size_t(_LOG_SIZE), layout, ctypes.c_void_p(arguments))
+            log.append(text.value.decode("utf-8", "replace"))
+        return 0
+
+    callback = _PrintCallback(collect)
+    lib.libbpf_set_print(callback)
+    pointer = 0
+    try:
+        try:
+            pointer = _checked(lib.bpf_object__open_file(os.fsencode(path), None), f"open {path}")
+        except OSError as error:
+            raise LoadError(error.errno or 0, "".join(log), f"open {path}") from error
+        opened = Object(lib, pointer, path, log)
+        opened.forget_pin_paths()
+        yield opened
+    finally:
+        if pointer:
+            lib.bpf_object__close(ctypes.c_void_p(pointer))
+        lib.libbpf_set_print(None)

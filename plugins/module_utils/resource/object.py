@@ -1,0 +1,155 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""The object a program comes from: a file, or what clang makes of a source on this host.
+
+Everything that can be said without loading is said here, in words: libbpf's own errors name
+neither the defect nor the way out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..bpf import elf, libbpf
+from .errors import Failure, from_os_error
+
+_LOG_LINES = 12
+_CLANG = ("clang", "-target", "bpf", "-O2", "-g", "-c")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the program comes from. ``compiler`` is empty for an object that is built already."""
+
+    path: str
+    compiler: str = ""
+    cflags: tuple[str, ...] = ()
+    sha256: str = ""  # what the file named by path must have, if not empty
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the object declares, and the identity of its content."""
+
+    path: str
+    sha256: str
+    elf: elf.Elf
+    programs: Mapping[str, libbpf.ProgramDecl]
+    maps: Mapping[str, libbpf.MapDecl]
+
+
+def content_of(source: Source) -> bytes:
+    """The bytes of the file that was named. Raises Failure when they are not the expected ones."""
+    try:
+        with open(source.path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        advice = "copy it to the host first (ansible.builtin.copy)"
+        raise from_os_error(error, f"read {source.path}", advice) from error
+    found = hashlib.sha256(content).hexdigest()
+    if source.sha256 and found != source.sha256.lower():
+        raise Failure(
+            f"{source.path} has sha256 {found}, expected {source.sha256}; nothing was loaded: "
+            "copy the file again, or correct sha256"
+        )
+    return content
+
+
+@contextmanager
+def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
+    """The object, open and not loaded yet, and what it declares."""
+    content = content_of(source)
+    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
+        path = source.path
+        if source.compiler == "clang":
+            path = os.path.join(scratch, os.path.basename(source.path) + ".o")
+            content = compile_clang(source, path)
+        parsed = _parse(source.path, content)
+        try:
+            with libbpf.open_object(path) as handle:
+                yield _facts(source.path, content, parsed, handle), handle
+        except libbpf.Unavailable as error:
+            raise Failure(
+                f"cannot load {source.path}: {error.strerror}; install libbpf "
+                "(Debian: libbpf1, Red Hat: libbpf), version 0.6 or later"
+            ) from error
+        except libbpf.LoadError as error:
+            raise load_failure(source.path, error) from error
+
+
+def _facts(path: str, content: bytes, parsed: elf.Elf, handle: libbpf.Object) -> Facts:
+    return Facts(
+        path=path,
+        sha256=hashlib.sha256(content).hexdigest(),
+        elf=parsed,
+        programs={program.name: program for program in handle.programs()},
+        maps={decl.name: decl for decl in handle.maps()},
+    )
+
+
+def _parse(path: str, content: bytes) -> elf.Elf:
+    try:
+        parsed = elf.parse(content)
+    except ValueError as error:
+        raise Failure(f"{path} {error}") from error
+    if "maps" in parsed.sections:
+        raise Failure(
+            f'{path} defines its maps in the legacy section "maps", which libbpf 1.x does not load'
+            '; define them in SEC(".maps") with __uint and __type (BTF-defined maps)'
+        )
+    if ".maps" in parsed.sections and ".BTF" not in parsed.sections:
+        raise Failure(
+            f"{path} has maps but no BTF that describes them; compile it with clang -g, "
+            "and strip it with llvm-strip -g only (which keeps BTF)"
+        )
+    return parsed
+
+
+def load_failure(path: str, error: libbpf.LoadError) -> Failure:
+    """What libbpf and the verifier said, with the end of the log, where the reason stands."""
+    lines = [line for line in error.log.splitlines() if line.strip()]
+    failure = from_os_error(error, f"load {path}", _load_advice(error))
+    tail = "\n".join(lines[-_LOG_LINES:])
+    return Failure(f"{failure}\n{tail}" if tail else str(failure), **failure.details, log=lines)
+
+
+def _load_advice(error: libbpf.LoadError) -> str:
+    if "vmlinux BTF" in error.log or "/sys/kernel/btf" in error.log:
+        return (
+            "the object needs the kernel's BTF (CO-RE): CONFIG_DEBUG_INFO_BTF, "
+            "in distribution kernels since 5.10"
+        )
+    if "invalid argument" in error.log.lower() and "map" in error.log and "create" in error.log:
+        return "the kernel does not know a map of the object: bpf_info, gather features, names them"
+    return "the last lines of the log say why"
+
+
+def compile_clang(source: Source, output: str) -> bytes:
+    """Compile to ``output``, reproducibly, and return the object's bytes."""
+    directory = os.path.dirname(os.path.abspath(source.path))
+    command = [*_CLANG, f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
+    command += [*_include_paths(), *source.cflags, os.path.abspath(source.path), "-o", output]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+    except FileNotFoundError as error:
+        raise Failure(
+            "compiler: clang needs clang on this host (Debian: clang and libbpf-dev); "
+            "or compile on a build host and give the result as object"
+        ) from error
+    if done.returncode != 0:
+        raise Failure(f"clang rejects {source.path}:\n{done.stderr.strip()}", command=command)
+    with open(output, "rb") as file:
+        return file.read()
+
+
+def _include_paths() -> list[str]:
+    """Debian keeps asm/ below the architecture's directory; clang -target bpf does not look."""
+    triplet = f"/usr/include/{os.uname().machine}-linux-gnu"
+    return [f"-I{triplet}"] if os.path.isdir(triplet) else []

@@ -1,0 +1,71 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""The read-only data of an object: its constants, as compiled and as declared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..bpf import btf, btf_values
+from .errors import Failure
+from .object import Facts
+
+_SECTION = ".rodata"
+
+
+def contents(facts: Facts, constants: Mapping[str, object]) -> dict[str, bytes]:
+    """Map name to bytes for each read-only data map, with the declared constants in place.
+
+    Raises Failure for a constant that the object does not have, or a value it cannot hold.
+    """
+    sections = {name: _section(name) for name in facts.maps if _is_rodata(name, facts)}
+    data = {section: bytearray(facts.elf.sections[section]) for section in sections.values()}
+    if constants:
+        _set_all(facts, data, constants)
+    return {name: bytes(data[section]) for name, section in sections.items()}
+
+
+def _is_rodata(name: str, facts: Facts) -> bool:
+    return facts.maps[name].internal and _SECTION in name
+
+
+def _section(map_name: str) -> str:
+    """libbpf names the map of ``.rodata`` "<object>.rodata", others by their section."""
+    return map_name[map_name.index(_SECTION) :]
+
+
+def _set_all(facts: Facts, data: Mapping[str, bytearray], constants: Mapping[str, object]) -> None:
+    if ".BTF" not in facts.elf.sections:
+        raise Failure(f"{facts.path} has no BTF, so its constants have no types; use clang -g")
+    types = btf.parse(facts.elf.sections[".BTF"])
+    known = _variables(types, data)
+    for name, value in constants.items():
+        if name not in known:
+            raise Failure(_unknown(facts, name, sorted(known)))
+        section, type_id = known[name]
+        try:
+            encoded = btf_values.encode(types, type_id, value)
+        except ValueError as error:
+            raise Failure(f"constant {name} of {facts.path}: {error}") from error
+        offset = facts.elf.symbols[name].offset
+        data[section][offset : offset + len(encoded)] = encoded
+
+
+def _variables(types: btf.Btf, data: Mapping[str, bytearray]) -> dict[str, tuple[str, int]]:
+    found = {}
+    for section in data:
+        try:
+            variables = btf.variables(types, section)
+        except KeyError:
+            continue  # string literals: a section without variables
+        for name, member in variables.items():
+            found[name] = (section, types.types[member.type_id].type_id)
+    return found
+
+
+def _unknown(facts: Facts, name: str, known: list[str]) -> str:
+    symbol = facts.elf.symbols.get(name)
+    if symbol is not None and symbol.section.startswith((".data", ".bss")):
+        return f"{name} of {facts.path} is no constant but a variable; declare it const volatile"
+    return f"{facts.path} has no constant {name!r}; it has: {', '.join(known) or 'none'}"

@@ -83,7 +83,7 @@ def attach(
     if replaced is not None:
         values[3] |= F_REPLACE
         values.append(replaced.number)
-    bpf(Cmd.PROG_ATTACH, "I" * len(values), *values, doing=f"attach to {attach_type}")
+    bpf(Cmd.PROG_ATTACH, "i" + "I" * (len(values) - 1), *values, doing=f"attach to {attach_type}")
 
 
 def detach(target: int, prog: Fd, attach_type: str) -> None:

@@ -20,7 +20,7 @@ def create(prog: Fd, target: int, attach_type: str, flags: int = 0) -> Fd:
     """
     number = names.number_of(names.ATTACH_TYPES, attach_type, names.ATTACH_TYPE_ALIASES)
     doing = f"create a {attach_type} link"
-    return Fd(bpf(Cmd.LINK_CREATE, "IIII", prog.number, target, number, flags, doing=doing))
+    return Fd(bpf(Cmd.LINK_CREATE, "IiII", prog.number, target, number, flags, doing=doing))
 
 
 def update(link: Fd, new: Fd, old: Fd | None = None) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..bpf import info, links, pins, provenance
@@ -88,10 +88,34 @@ def pinned_program(path: str) -> Program | None:
         return _describe(fd)
 
 
+def pinned_program_ids(near: str) -> set[int]:
+    """The ids of all programs that have a name in the BPF file system in which ``near`` lies."""
+    top = near
+    while top != "/" and not os.path.isdir(top):
+        top = os.path.dirname(top)
+    while top != "/" and pins.is_bpffs(os.path.dirname(top)):
+        top = os.path.dirname(top)
+    found: set[int] = set()
+    for directory, _directories, files in os.walk(top):
+        for name in files:
+            found.update(_pinned_program_id(os.path.join(directory, name)))
+    return found
+
+
+def _pinned_program_id(path: str) -> Iterator[int]:
+    try:
+        with pins.get(path) as fd:
+            if pins.kind(fd) == "program":
+                yield info.program(fd).id
+    except OSError:  # gone meanwhile, or a file of the kernel's own such as progs.debug
+        return
+
+
 def require_program(path: str) -> Fd:
     """Open the program pinned at ``path``. Raises Failure when there is none."""
     fd = open_pin(path, "program")
     if fd is None:
+        paths.check_parent(path)
         raise Failure(f"no program is pinned at {path}; load it first (ebpf.fleet.bpf_prog)")
     return fd
 
@@ -131,17 +155,26 @@ def discard_staged(path: str) -> None:
 
 def pin_new(path: str, make: Callable[[], Fd]) -> None:
     """Make a link and give it the name ``path``; the link that had the name is then detached."""
-    paths.make_parent(path)
     discard_staged(path)
+    with make() as link:
+        _give_name(link, path)
+
+
+def adopt(path: str, link_id: int) -> None:
+    """Give a link that exists the name ``path``; the link that had the name is then detached."""
+    with info.open_link(link_id) as link:
+        _give_name(link, path)
+
+
+def _give_name(link: Fd, path: str) -> None:
+    paths.make_parent(path)
     previous = open_pin(path, "link")
-    try:
-        with make() as link:
-            pins.replace(link, path)
-        if previous is not None:
-            links.detach(previous)
-    finally:
-        if previous is not None:
-            previous.close()
+    if previous is None:
+        pins.replace(link, path)
+        return
+    with previous:
+        pins.replace(link, path)
+        links.detach(previous)
 
 
 def swap(path: str, new: Fd, old_id: int) -> None:
@@ -168,3 +201,4 @@ def release(path: str) -> None:
     with fd:
         links.detach(fd)
         pins.remove(path)
+    paths.prune_home(path)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import counting
+import leftovers
 from counting import Count
 from parts import CACHE, PARTS, ROOT, Part, environment
 
@@ -51,7 +53,8 @@ def log_path(part: Part) -> Path:
 
 def stop(process: subprocess.Popen[bytes]) -> None:
     """End a command and its process group: politely first, so that tests clean up."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    running = process.poll() is None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL) if running else (signal.SIGTERM,):
         try:
             os.killpg(process.pid, number)
         except ProcessLookupError:
@@ -147,6 +150,16 @@ def run_all(parts: list[Part]) -> list[Outcome]:
     return outcomes
 
 
+def check_leftovers(before: set[str]) -> Outcome:
+    """One more test: whatever the parts made is gone."""
+    part = Part("leftovers", "the machine is as it was before", ())
+    start = time.monotonic()
+    left = leftovers.left_since(before)
+    outcome = Outcome(part, counting.one(not left), time.monotonic() - start)
+    say("\n".join([outcome.line, *(f"    still there: {item}" for item in left)]))
+    return outcome
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the checks; without names, all of them.")
     parser.add_argument(
@@ -154,7 +167,10 @@ def main() -> int:
     )
     parts = choose(parser.parse_args().parts)
     CACHE.mkdir(parents=True, exist_ok=True)
+    before = leftovers.snapshot()
     outcomes = run_all(parts)
+    if any(part.alone for part in parts):
+        outcomes.append(check_leftovers(before))
     say("\n== summary")
     for outcome in outcomes:
         say(outcome.line)

@@ -88,8 +88,8 @@ def network_of(item: Any) -> ipaddress.IPv6Network:
     text = item if isinstance(item, str) else ""
     try:
         network = ipaddress.ip_network(text)
-    except ValueError as error:
-        raise AnsibleFilterError(f"{item!r} is no CIDR: {_advice(text)}") from error
+    except ValueError:
+        raise AnsibleFilterError(f"{item!r} is no CIDR: {_advice(text)}") from None
     if isinstance(network, ipaddress.IPv6Network):
         return network
     mapped = ipaddress.IPv6Address(_MAPPED | int(network.network_address))

@@ -1,0 +1,288 @@
+#!/usr/bin/python
+# Copyright: (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tell what BPF there is on a host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: bpf_info
+short_description: Tell what BPF there is on a host, and whose it is
+version_added: 0.1.0
+description:
+  - Reads the programs, maps, links, pins and attachments of a host, and what its kernel can do. It
+    changes nothing.
+  - Each object is V(ours) or V(foreign) (RV(programs[].owner)). A program is ours when it carries
+    the provenance that M(ebpf.fleet.bpf_prog) binds to it. A map is ours when such a program uses
+    it or when it is pinned in a directory named C(ebpf_fleet), a link when it runs such a program
+    or is pinned there.
+  - Each object has a condition. V(drifted) contradicts our pins, such as a program that someone
+    else loaded at our pin, or an older program that still runs at a hook. V(zombie) is a link whose
+    cgroup, interface or map is gone. V(orphan) is ours and held by no pin and no attachment that
+    the host shows; sockets of a former sockmap may hold it, or an attachment in another network
+    namespace. Everything else is V(ok). What a playbook declares is not known here.
+options:
+  gather:
+    description:
+      - What to tell. The features take some milliseconds more, as they are tried.
+    type: list
+    elements: str
+    choices: [programs, maps, links, attachments, features]
+    default: [programs, maps, links, attachments]
+  owner:
+    description:
+      - List V(all) objects, or only V(ours), or only the V(foreign) ones.
+    type: str
+    choices: [all, ours, foreign]
+    default: all
+attributes:
+  check_mode:
+    description: Changes nothing, in check mode or not.
+    support: full
+  diff_mode:
+    description: There is nothing to show, as nothing changes.
+    support: N/A
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+  platform:
+    description: The systems this runs on.
+    support: full
+    platforms: linux
+notes:
+  - Pins are those of the BPF file systems that the module's mount namespace can see.
+  - Cgroups are searched below the cgroup2 mount. Interfaces are those of the module's network
+    namespace; a link to another namespace's interface is told with the interface's index alone, as
+    the kernel tells it.
+  - What is attached to a sockmap without a link is told since Linux 5.18.
+requirements:
+  - Linux 5.10 or later, root
+  - Python 3.9 or later on the target
+author:
+  - The ebpf.fleet authors (@ebpf-fleet)
+seealso:
+  - module: ebpf.fleet.bpf_prog
+  - module: ebpf.fleet.bpffs
+"""
+
+EXAMPLES = r"""
+- name: What runs on the host is known
+  ebpf.fleet.bpf_info:
+  register: bpf
+
+- name: Nothing of ours is broken
+  ansible.builtin.assert:
+    that: bpf.summary.links.zombie == 0 and bpf.summary.attachments.drifted == 0
+
+- name: What others have attached is known
+  ebpf.fleet.bpf_info:
+    gather: [attachments]
+    owner: foreign
+
+- name: The kernel has sockmap links
+  ebpf.fleet.bpf_info:
+    gather: [features]
+  register: bpf
+  failed_when: not bpf.features.abilities.sockmap_link.supported
+"""
+
+RETURN = r"""
+host:
+  description: What everything else depends on.
+  returned: success
+  type: dict
+  contains:
+    kernel:
+      description: The kernel's release.
+      type: str
+    machine:
+      description: The architecture.
+      type: str
+    bpffs:
+      description: Where BPF file systems are mounted, those hidden below other mounts left out.
+      type: list
+      elements: str
+    cgroup2:
+      description: Where cgroup2 is mounted, empty when nowhere.
+      type: str
+      sample: /sys/fs/cgroup
+    libbpf:
+      description: Whether libbpf is found, its version, and what is wrong with it.
+      type: dict
+      sample: {"found": true, "version": "1.1", "problem": ""}
+programs:
+  description: The loaded programs.
+  returned: when gathered
+  type: list
+  elements: dict
+  contains:
+    id:
+      description: The kernel's id.
+      type: int
+    type:
+      description: The program type.
+      type: str
+    name:
+      description: The name, cut to 15 characters by the kernel.
+      type: str
+    tag:
+      description: The kernel's digest of the instructions, in hex.
+      type: str
+    map_ids:
+      description: The maps that it uses.
+      type: list
+      elements: int
+    btf_id:
+      description: Its BTF, 0 for none.
+      type: int
+    load_time:
+      description: When it was loaded, in nanoseconds since boot.
+      type: int
+    uid:
+      description: Who loaded it.
+      type: int
+    gpl:
+      description: Whether its license is compatible with the GPL.
+      type: bool
+    verified_instructions:
+      description: How many instructions the verifier looked at, 0 before Linux 5.16.
+      type: int
+    run_time:
+      description: Nanoseconds of running, 0 unless kernel.bpf_stats_enabled is set.
+      type: int
+    run_count:
+      description: How often it ran, 0 unless kernel.bpf_stats_enabled is set.
+      type: int
+    provenance:
+      description: What it was loaded from, when we loaded it.
+      type: dict
+      sample: {"owner": "ebpf.fleet", "stack": "web"}
+    pins:
+      description: Where it is pinned.
+      type: list
+      elements: str
+    attached:
+      description: Whether it is attached anywhere that the host shows.
+      type: bool
+    owner:
+      description: V(ours) or V(foreign).
+      type: str
+    condition:
+      description: V(ok), V(drifted), V(zombie) or V(orphan).
+      type: str
+    reason:
+      description: Why it is not ok, empty when it is.
+      type: str
+maps:
+  description:
+    - The maps, with C(id), C(type), C(name), C(key_size), C(value_size), C(max_entries), C(flags),
+      C(btf_id), C(btf_key_type_id), C(btf_value_type_id), C(pins), C(owner), C(condition) and
+      C(reason).
+  returned: when gathered
+  type: list
+  elements: dict
+  contains:
+    prog_ids:
+      description: The programs that use it.
+      type: list
+      elements: int
+links:
+  description:
+    - The links, with C(id), C(type), C(prog_id), C(attach_type), C(cgroup_id), C(ifindex),
+      C(netns_ino), C(map_id), C(pins), C(owner), C(condition) and C(reason).
+  returned: when gathered
+  type: list
+  elements: dict
+  contains:
+    target:
+      description: What it is attached to, empty when that is gone.
+      type: str
+attachments:
+  description:
+    - What is attached where, by a link or without one, with C(owner), C(condition) and C(reason).
+  returned: when gathered
+  type: list
+  elements: dict
+  contains:
+    hook:
+      description: The kind of hook.
+      type: str
+      sample: cgroup
+    target:
+      description: The cgroup's path, the interface or the map.
+      type: str
+    attach_type:
+      description: The attach type.
+      type: str
+      sample: cgroup_sock_ops
+    prog_id:
+      description: The program.
+      type: int
+    prog_name:
+      description: The program's name.
+      type: str
+    link_id:
+      description: The link that holds it, 0 for none.
+      type: int
+    mode:
+      description: How it is attached, such as V(multi) to a cgroup or V(native) to an interface.
+      type: str
+features:
+  description: What the kernel can do, found out by trying it.
+  returned: when gathered
+  type: dict
+  contains:
+    abilities:
+      description: What this collection makes use of.
+      type: dict
+      sample: {"sockmap_link": {"supported": true, "since": "6.10"}}
+    program_types:
+      description: The program types that can be loaded with nothing to attach to.
+      type: dict
+    map_types:
+      description: The map types.
+      type: dict
+summary:
+  description:
+    - For each list that was gathered, how many objects it has in C(total), C(ours) and C(foreign),
+      and how many are C(drifted), C(zombie) and C(orphan).
+  returned: when a list is gathered
+  type: dict
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource import inventory_report
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import (
+    Failure,
+    from_os_error,
+)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "gather": {
+                "type": "list",
+                "elements": "str",
+                "choices": ["programs", "maps", "links", "attachments", "features"],
+                "default": ["programs", "maps", "links", "attachments"],
+            },
+            "owner": {"type": "str", "choices": ["all", "ours", "foreign"], "default": "all"},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        found = inventory_report.gather(module.params["gather"], module.params["owner"])
+    except Failure as failure:
+        module.fail_json(msg=str(failure), **failure.details)
+    except OSError as error:
+        failure = from_os_error(error, str(error.filename or "bpf(2)"))
+        module.fail_json(msg=str(failure), **failure.details)
+    module.exit_json(changed=False, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -11,7 +11,7 @@ module: bpf_prog
 short_description: Load and pin BPF programs
 version_added: 0.1.0
 description:
-  - Loads programs of a BPF object (or of a source, compiled on the target) and pins them, with the
+  - Loads programs of a BPF object (or of a source, compiled first) and pins them, with the
     maps that they share.
   - A program is unchanged when the kernel holds it with the provenance that this module binds to
     each program it loads
@@ -28,20 +28,31 @@ description:
   - C(LIBBPF_PIN_BY_NAME) in an object is ignored; O(pin_maps) and O(maps) say what is pinned.
 options:
   object:
-    description: Path of the BPF object (ELF) on the target.
+    description: The BPF object (an ELF file), on the controller unless O(remote_src=true).
     type: path
   source:
-    description: Path of a source on the target, compiled there by O(compiler).
+    description:
+      - A source in C to load instead of an object, on the controller unless O(remote_src=true).
     type: path
   compiler:
     description:
       - What compiles O(source).
-      - V(clang) makes the same bytes from the same source.
-      - V(bcc) takes BCC dialect and needs the BCC of the distribution (Debian, C(python3-bpfcc))
-        and headers of the kernel.
+      - V(clang) runs where the source is, so that with O(remote_src=false) targets need no
+        compiler. The same source
+        makes the same bytes.
+      - V(bcc) takes BCC dialect and always runs on the target, with the BCC of its distribution
+        (Debian,
+        C(python3-bpfcc)) and the headers of its kernel.
     type: str
     choices: [clang, bcc]
     default: clang
+  remote_src:
+    description:
+      - Whether O(object) or O(source) is on the target already. If not, it is searched for on the
+        controller like the
+        files of M(ansible.builtin.copy), sent with the task, and nothing of it stays on the target.
+    type: bool
+    default: false
   cflags:
     description: Further flags for the compiler.
     type: list
@@ -135,7 +146,7 @@ extends_documentation_fragment:
 EXAMPLES = r"""
 - name: The redirector is loaded and its maps are pinned
   ebpf.fleet.bpf_prog:
-    object: /usr/local/lib/bpf/sockmap.bpf.o
+    object: sockmap.bpf.o
     pin_dir: web
     pin_maps: web/maps
     stack: web
@@ -143,6 +154,7 @@ EXAMPLES = r"""
 - name: A program whose section name says no type uses a map that another object made
   ebpf.fleet.bpf_prog:
     object: /usr/local/lib/bpf/sockops.o
+    remote_src: true
     program: bpf_sockmap
     type: sock_ops
     pin: /sys/fs/bpf/bpf_sockops
@@ -151,7 +163,7 @@ EXAMPLES = r"""
 
 - name: A constant is set, and the kernel has verified the result
   ebpf.fleet.bpf_prog:
-    source: /usr/local/src/limit.bpf.c
+    source: limit.bpf.c
     compiler: clang
     pin: limit/ingress
     program: ingress
@@ -244,6 +256,7 @@ ARGUMENTS = {
     "object": {"type": "path"},
     "source": {"type": "path"},
     "compiler": {"type": "str", "choices": ["clang", "bcc"], "default": "clang"},
+    "remote_src": {"type": "bool", "default": False},
     "cflags": {"type": "list", "elements": "str"},
     "sha256": {"type": "str"},
     "pin": {"type": "path"},

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..bpf import btf, btf_values
+from ..bpf.values import BadValue
 from .errors import Failure
 from .object import Facts
 
@@ -45,9 +46,9 @@ def _set_all(facts: Facts, data: Mapping[str, bytearray], constants: Mapping[str
             raise Failure(_unknown(facts, name, sorted(known)))
         section, type_id = known[name]
         try:
-            encoded = btf_values.encode(types, type_id, value)
-        except ValueError as error:
-            raise Failure(f"constant {name} of {facts.path}: {error}") from error
+            encoded = btf_values.shape_of(types, type_id).encode(value, f"constant {name}")
+        except BadValue as error:
+            raise Failure(f"{facts.path}: {error}") from error
         offset = facts.elf.symbols[name].offset
         data[section][offset : offset + len(encoded)] = encoded
 

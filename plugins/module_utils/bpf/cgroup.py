@@ -100,3 +100,12 @@ def accepts_link(program: Fd, attach_type: str) -> bool:
 def accepted_types(program: Fd) -> tuple[str, ...]:
     """The hooks of a cgroup that the program fits."""
     return tuple(name for name in ATTACH_TYPES if accepts(program, name))
+
+
+def attached(path: str, attach_type: str) -> tuple[int, ...]:
+    """The ids of the programs attached to the cgroup itself; none when it is gone."""
+    try:
+        with open_(path) as fd:
+            return hooks.query(fd.number, attach_type).prog_ids
+    except FileNotFoundError:
+        return ()

@@ -39,7 +39,7 @@ format: setup ## format Python and C
 
 .PHONY: lab
 lab: bpf ## three hosts on this machine, accelerated, verified and measured
-	@$(LAB) tests/lab/lab.py up
+	@$(LAB) tests/lab/lab.py run
 
 .PHONY: lab-status
 lab-status: setup ## what of the lab is up

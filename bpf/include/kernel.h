@@ -33,7 +33,14 @@ struct list_head {
 	struct list_head *next;
 } __KERNEL_CORE;
 
+struct net;
+
+typedef struct {
+	struct net *net;
+} __KERNEL_CORE possible_net_t;
+
 struct sock_common {
+	possible_net_t skc_net;
 	atomic64_t skc_cookie;
 } __KERNEL_CORE;
 

@@ -16,194 +16,42 @@
 #include <linux/bpf.h>
 #include <linux/types.h>
 
-#include <bpf/bpf_endian.h>
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 
+#include "connection.h"
 #include "kernel.h"
-#include "sockmap.h"
+#include "maps.h"
+#include "receiver.h"
+#include "retire.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define AF_INET	     2
-#define AF_INET6     10
-#define E2BIG	     7
-#define PORT_BITS    16
-#define ADDRESS_BITS 128
+#define E2BIG 7
 
-enum verdict {
-	VERDICT_UNDECIDED = 0, /* nothing has been sent yet */
-	VERDICT_REDIRECT,
-	VERDICT_TCP,
-};
-
-/* What is known of one direction: the bytes that one socket sends. */
-struct direction {
-	struct sequence_pair peer; /* key of the other end */
-	__u32 verdict;		   /* enum verdict */
-};
-
-/* Sockets by their own pair. Written by sockops, read by sk_msg. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SOCKHASH);
-	__uint(max_entries, 65536);
-	__type(key, struct sequence_pair);
-	__type(value, __u64);
-} sockets SEC(".maps");
-
-/* Per-socket state. Written by both programs, each under the socket's lock. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct direction);
-} directions SEC(".maps");
-
-/* Service ports. Written by user space, read by sockops. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct port_prefix);
-	__type(value, __u8);
-} policy_ports SEC(".maps");
-
-/* Networks that both ends must be in. Written by user space, read by sockops.
- */
-struct {
-	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 4096);
-	__type(key, struct address_prefix);
-	__type(value, __u8);
-} policy_cidrs SEC(".maps");
-
-/* Written by user space, read by both programs. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct settings);
-} settings SEC(".maps");
-
-/* Written by both programs, read by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct counters);
-} counters SEC(".maps");
-
-/* Records of struct event. Written by both programs, read by user space. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
-} events SEC(".maps");
-
-static __always_inline struct counters *counters_here(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&counters, &zero);
-}
-
-static __always_inline struct settings *settings_now(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&settings, &zero);
-}
-
-/* Both ends of a socket as the policy and the events see them. */
-struct endpoints {
-	struct in6_addr local_address;
-	struct in6_addr remote_address;
-	__be16 local_port;
-	__be16 remote_port;
-};
-
-static __always_inline void v4_mapped(struct in6_addr *mapped, __be32 address)
-{
-	mapped->in6_u.u6_addr32[0] = 0;
-	mapped->in6_u.u6_addr32[1] = 0;
-	mapped->in6_u.u6_addr32[2] = bpf_htonl(0xffff);
-	mapped->in6_u.u6_addr32[3] = address;
-}
-
+/* Bytes that may wait in the receiver's queue before the sender goes to TCP. */
+const volatile __u32 backlog_limit = 2 * 1024 * 1024;
+/* The receiver's queue is looked at after so many messages or bytes. */
+const volatile __u32 check_messages = 64;
+const volatile __u32 check_bytes = 128 * 1024;
 /*
- * Read a context member here, and nowhere else: the verifier refuses a pointer
- * into the context that the compiler has computed to merge two reads, so each
- * is tied to an empty instruction that no other read has.
+ * A stream is so many messages with no answer, smaller than this on average,
+ * sent faster than that: TCP gathers them, redirection wakes the reader for
+ * each.
  */
-#define CONTEXT(member)                                                        \
-	({                                                                     \
-		__u32 value_ = (member);                                       \
-		asm volatile("# " #member : "+r"(value_));                     \
-		value_;                                                        \
-	})
-
-static __always_inline int endpoints_of_sockops(struct bpf_sock_ops *ops,
-						struct endpoints *ends)
-{
-	/* sockops has the local port in host order, the remote in network order
-	 */
-	ends->remote_port = bpf_htons(bpf_ntohl(ops->remote_port));
-	ends->local_port = bpf_htons(ops->local_port);
-	if (ops->family == AF_INET) {
-		v4_mapped(&ends->local_address, CONTEXT(ops->local_ip4));
-		v4_mapped(&ends->remote_address, CONTEXT(ops->remote_ip4));
-		return 0;
-	}
-	if (ops->family != AF_INET6)
-		return -1;
-	ends->local_address.in6_u.u6_addr32[0] = CONTEXT(ops->local_ip6[0]);
-	ends->local_address.in6_u.u6_addr32[1] = CONTEXT(ops->local_ip6[1]);
-	ends->local_address.in6_u.u6_addr32[2] = CONTEXT(ops->local_ip6[2]);
-	ends->local_address.in6_u.u6_addr32[3] = CONTEXT(ops->local_ip6[3]);
-	ends->remote_address.in6_u.u6_addr32[0] = CONTEXT(ops->remote_ip6[0]);
-	ends->remote_address.in6_u.u6_addr32[1] = CONTEXT(ops->remote_ip6[1]);
-	ends->remote_address.in6_u.u6_addr32[2] = CONTEXT(ops->remote_ip6[2]);
-	ends->remote_address.in6_u.u6_addr32[3] = CONTEXT(ops->remote_ip6[3]);
-	return 0;
-}
-
-static __always_inline int address_allowed(const struct in6_addr *address)
-{
-	struct address_prefix key = {
-		.prefixlen = ADDRESS_BITS,
-		.address = *address,
-	};
-
-	return bpf_map_lookup_elem(&policy_cidrs, &key) != NULL;
-}
-
-/* Default deny: the service's port and both addresses have to be named. */
-static __always_inline int policy_allows(const struct endpoints *ends,
-					 int active)
-{
-	struct port_prefix key = {
-		.prefixlen = PORT_BITS,
-		.port = active ? ends->remote_port : ends->local_port,
-	};
-
-	return bpf_map_lookup_elem(&policy_ports, &key) &&
-	       address_allowed(&ends->local_address) &&
-	       address_allowed(&ends->remote_address);
-}
+const volatile __u32 stream_messages = 256;
+const volatile __u32 stream_message_bytes = 8 * 1024;
+const volatile __u32 stream_message_ns = 50 * 1000;
+/* Messages, with about 1 KiB of kernel memory each, that may wait unread. */
+const volatile __u32 backlog_messages = 2048;
 
 /*
  * Connections whose first bytes may be under way before both ends are in the
  * map, or whose bytes are not the application's.
  */
-static __always_inline int unsuitable(struct bpf_sock_ops *ops, int active)
+static __always_inline int unsuitable(struct bpf_sock_ops *ops,
+				      struct tcp_sock *tcp, int active)
 {
-	struct bpf_sock *sk = ops->sk;
-	struct tcp_sock *tcp;
-
-	if (!sk)
-		return REASON_NOT_INSERTED;
-	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
-	if (!tcp)
-		return REASON_NOT_INSERTED;
 	if (bpf_core_field_exists(tcp->is_mptcp) && tcp->is_mptcp)
 		return REASON_MPTCP;
 	if (ops->data_segs_out || tcp->fastopen_rsk)
@@ -217,18 +65,22 @@ static __always_inline int unsuitable(struct bpf_sock_ops *ops, int active)
 	return REASON_NONE;
 }
 
-static __always_inline int insert(struct bpf_sock_ops *ops)
+static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
+				  struct tcp_sock *tcp)
 {
 	struct sequence_pair own = {
 		.sent = ops->snd_nxt,
 		.received = ops->rcv_nxt,
 	};
-	struct bpf_sock *sk = ops->sk;
+	struct whereabouts here = {
+		.sk = (__u64)tcp,
+		.cookie = bpf_get_socket_cookie(ops),
+		.net = (__u64)BPF_CORE_READ((struct sock *)tcp,
+					    __sk_common.skc_net.net),
+	};
 	struct direction *direction;
 	long error;
 
-	if (!sk)
-		return REASON_NOT_INSERTED;
 	/* The key of a socket connected to itself names no other end. */
 	if (own.sent == own.received)
 		return REASON_NOT_INSERTED;
@@ -236,8 +88,12 @@ static __always_inline int insert(struct bpf_sock_ops *ops)
 				       BPF_SK_STORAGE_GET_F_CREATE);
 	if (!direction)
 		return REASON_NOT_INSERTED;
+	direction->own = own;
 	direction->peer.sent = own.received;
 	direction->peer.received = own.sent;
+	here.shared = (__u64)&direction->shared;
+	if (bpf_map_update_elem(&peers, &own, &here, BPF_ANY))
+		return REASON_NOT_INSERTED;
 	error = bpf_sock_hash_update(ops, &sockets, &own, BPF_NOEXIST);
 	if (error == -E2BIG)
 		return REASON_MAP_FULL;
@@ -272,56 +128,79 @@ static __always_inline void count_left_on_tcp(struct counters *count,
 	}
 }
 
-static __always_inline void report(struct counters *count,
-				   const struct endpoints *ends, __u64 cookie,
-				   int active, int kind, int reason)
+static __always_inline int admit(struct bpf_sock_ops *ops,
+				 const struct settings *now,
+				 const struct connection *connection,
+				 int active)
 {
-	struct event *event;
+	struct bpf_sock *sk = ops->sk;
+	struct tcp_sock *tcp;
+	int reason;
 
-	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
-	if (!event) {
-		count->events_lost++;
-		return;
-	}
-	event->nanoseconds = bpf_ktime_get_ns();
-	event->cookie = cookie;
-	event->local_address = ends->local_address;
-	event->remote_address = ends->remote_address;
-	event->local_port = ends->local_port;
-	event->remote_port = ends->remote_port;
-	event->kind = kind;
-	event->reason = reason;
-	event->active = active;
-	event->unused = 0;
-	bpf_ringbuf_submit(event, 0);
+	if (now->draining)
+		return REASON_DRAINING;
+	if (!policy_allows(connection, active))
+		return REASON_NOT_POLICY;
+	if (!sk)
+		return REASON_NOT_INSERTED;
+	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return REASON_NOT_INSERTED;
+	reason = unsuitable(ops, tcp, active);
+	return reason ? reason : insert(ops, sk, tcp);
 }
 
-static __always_inline int established(struct bpf_sock_ops *ops, int active)
+static __always_inline void established(struct bpf_sock_ops *ops, int active)
 {
 	struct counters *count = counters_here();
 	struct settings *now = settings_now();
-	struct endpoints ends = {};
-	int reason = REASON_NONE;
+	struct connection connection = {};
+	int reason;
 
-	if (!count || !now || endpoints_of_sockops(ops, &ends))
-		return 1;
+	if (!count || !now || !READ_CONNECTION(ops, &connection))
+		return;
 	count->established++;
-	if (now->draining)
-		reason = REASON_DRAINING;
-	else if (!policy_allows(&ends, active))
-		reason = REASON_NOT_POLICY;
-	else
-		reason = unsuitable(ops, active);
-	if (reason == REASON_NONE)
-		reason = insert(ops);
-	if (reason == REASON_NONE)
+	reason = admit(ops, now, &connection, active);
+	if (reason == REASON_NONE) {
 		count->admitted++;
-	else
+		bpf_sock_ops_cb_flags_set(ops,
+					  ops->bpf_sock_ops_cb_flags |
+						  BPF_SOCK_OPS_RTT_CB_FLAG);
+	} else {
 		count_left_on_tcp(count, reason);
+	}
 	if (now->events)
-		report(count, &ends, bpf_get_socket_cookie(ops), active,
+		report(count, &connection, bpf_get_socket_cookie(ops),
 		       reason ? EVENT_LEFT_ON_TCP : EVENT_ADMITTED, reason);
-	return 1;
+}
+
+/* A round trip was measured: bytes of this socket went through TCP. */
+static __always_inline void round_trip(struct bpf_sock_ops *ops)
+{
+	struct counters *count = counters_here();
+	struct settings *now = settings_now();
+	struct connection connection = {};
+	struct direction *direction;
+	struct bpf_sock *sk = ops->sk;
+	void *tcp;
+	int out;
+
+	if (!count || !now || !sk)
+		return;
+	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
+	if (!direction || direction->verdict != VERDICT_TCP)
+		return;
+	tcp = bpf_skc_to_tcp_sock(sk);
+	if (!tcp)
+		return;
+	out = retire_step(count, direction, (__u64)tcp);
+	if (out < 0)
+		bpf_sock_ops_cb_flags_set(ops,
+					  ops->bpf_sock_ops_cb_flags &
+						  ~BPF_SOCK_OPS_RTT_CB_FLAG);
+	else if (out && now->events && READ_CONNECTION(ops, &connection))
+		report(count, &connection, bpf_get_socket_cookie(ops),
+		       EVENT_RETIRED, REASON_NONE);
 }
 
 SEC("sockops")
@@ -329,58 +208,212 @@ int sockmap_establish(struct bpf_sock_ops *ops)
 {
 	switch (ops->op) {
 	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
-		return established(ops, 1);
+		established(ops, 1);
+		break;
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
-		return established(ops, 0);
+		established(ops, 0);
+		break;
+	case BPF_SOCK_OPS_RTT_CB:
+		round_trip(ops);
+		break;
+	}
+	return 1;
+}
+
+/* The other end, known once it has been established too. */
+static __always_inline int find_peer(struct direction *direction)
+{
+	struct whereabouts *here, *there;
+
+	here = bpf_map_lookup_elem(&peers, &direction->own);
+	there = bpf_map_lookup_elem(&peers, &direction->peer);
+	if (!there)
+		return REASON_NO_PEER;
+	direction->peer_sk = there->sk;
+	direction->peer_cookie = there->cookie;
+	direction->peer_shared = there->shared;
+	direction->crosses = here && here->net != there->net;
+	return REASON_NONE;
+}
+
+/* Look at the receiver's queue: reason to go to TCP, or none. */
+static __always_inline int check_receiver(struct direction *direction)
+{
+	__u64 psock, waiting, now;
+
+	direction->unchecked_messages = 0;
+	direction->unchecked_bytes = 0;
+	psock = psock_of(direction->peer_sk);
+	if (queue_is_empty(psock)) {
+		direction->queued_messages = 0;
+		direction->queued_bytes = 0;
+	} else {
+		/*
+		 * Kernels before 6.1.140 or so do not charge redirected bytes
+		 * to the receiver; then all since the queue was last seen
+		 * empty may be waiting.
+		 */
+		waiting = receive_memory(direction->peer_sk);
+		if (!waiting && !queue_is_empty(psock))
+			waiting = direction->queued_bytes;
+		if (waiting > backlog_limit ||
+		    direction->queued_messages > backlog_messages)
+			return REASON_BACKLOG;
+	}
+	if (direction->crosses || direction->streak_messages < stream_messages)
+		return REASON_NONE;
+	now = bpf_ktime_get_ns();
+	if (direction->streak_started &&
+	    direction->streak_bytes <
+		    (__u64)direction->streak_messages * stream_message_bytes &&
+	    now - direction->streak_started <
+		    (__u64)direction->streak_messages * stream_message_ns)
+		return REASON_ONE_WAY;
+	direction->streak_started = now;
+	direction->streak_messages = 0;
+	direction->streak_bytes = 0;
+	return REASON_NONE;
+}
+
+/* Account for a message; reason to go to TCP from it on, or none. */
+static __always_inline int follow_stream(struct direction *direction,
+					 const struct shared *peer, __u32 size)
+{
+	if (peer->messages != direction->streak_peer_messages) {
+		direction->streak_peer_messages = peer->messages;
+		direction->streak_started = 0;
+		direction->streak_messages = 0;
+		direction->streak_bytes = 0;
+	}
+	direction->streak_messages++;
+	direction->streak_bytes += size;
+	direction->queued_messages++;
+	direction->queued_bytes += size;
+	direction->unchecked_messages++;
+	direction->unchecked_bytes += size;
+	if (direction->unchecked_messages < check_messages &&
+	    direction->unchecked_bytes < check_bytes)
+		return REASON_NONE;
+	return check_receiver(direction);
+}
+
+static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
+				    struct direction *direction,
+				    const struct settings *now)
+{
+	struct shared peer = {};
+	struct tcp_sock *tcp;
+	int reason;
+
+	if (now->draining)
+		return REASON_DRAINING;
+	/* After shutdown() only TCP knows that writing is an error. */
+	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
+		return REASON_CLOSING;
+	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+	if (!tcp || tcp->inet_conn.icsk_ulp_ops)
+		return REASON_KTLS;
+	if (direction->verdict == VERDICT_UNDECIDED) {
+		reason = find_peer(direction);
+		if (reason)
+			return reason;
+	}
+	/* Say so before looking at the mark: retire.h step 2 relies on it. */
+	direction->shared.redirected = 1;
+	if (bpf_probe_read_kernel(&peer, sizeof(peer),
+				  (void *)direction->peer_shared) ||
+	    peer.retiring)
+		return REASON_PEER_GONE;
+	reason = follow_stream(direction, &peer, msg->size);
+	if (reason)
+		return reason;
+	if (bpf_msg_redirect_hash(msg, &sockets, &direction->peer,
+				  BPF_F_INGRESS) != SK_PASS)
+		return direction->verdict ? REASON_PEER_GONE : REASON_NO_PEER;
+	return REASON_NONE;
+}
+
+static __always_inline void count_to_tcp(struct counters *count, int reason)
+{
+	switch (reason) {
+	case REASON_NO_PEER:
+		count->no_peer++;
+		break;
+	case REASON_PEER_GONE:
+		count->peer_gone++;
+		break;
+	case REASON_BACKLOG:
+		count->backlog++;
+		break;
+	case REASON_ONE_WAY:
+		count->one_way++;
+		break;
+	case REASON_KTLS:
+		count->ktls++;
+		break;
+	case REASON_CLOSING:
+		count->closing++;
+		break;
 	default:
-		return 1;
+		count->drained++;
+		break;
 	}
 }
 
-static __always_inline void through_tcp(struct counters *count,
-					struct sk_msg_md *msg)
+static __always_inline void report_direction(struct sk_msg_md *msg,
+					     struct counters *count,
+					     const struct direction *direction,
+					     int kind, int reason)
 {
-	count->tcp_messages++;
-	count->tcp_bytes += msg->size;
+	struct connection connection = {};
+	struct whereabouts *here;
+
+	here = bpf_map_lookup_elem(&peers, &direction->own);
+	if (READ_CONNECTION(msg, &connection))
+		report(count, &connection, here ? here->cookie : 0, kind,
+		       reason);
 }
 
 SEC("sk_msg")
 int sockmap_redirect(struct sk_msg_md *msg)
 {
 	struct counters *count = counters_here();
+	struct settings *now = settings_now();
+	struct bpf_sock *sk = msg->sk;
 	struct direction *direction;
-	struct bpf_sock *sk;
 	__u32 size = msg->size;
+	int reason;
 
-	sk = msg->sk;
-	if (!count || !sk)
+	if (!count || !now || !sk)
 		return SK_PASS;
 	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
-	if (!direction || direction->verdict == VERDICT_TCP) {
-		through_tcp(count, msg);
+	if (!direction)
+		return SK_PASS;
+	direction->shared.messages++;
+	if (direction->verdict == VERDICT_TCP) {
+		count->tcp_messages++;
+		count->tcp_bytes += size;
 		return SK_PASS;
 	}
-	if (sk->state != BPF_TCP_ESTABLISHED &&
-	    sk->state != BPF_TCP_CLOSE_WAIT) {
+	reason = redirect(msg, sk, direction, now);
+	if (reason) {
 		direction->verdict = VERDICT_TCP;
-		through_tcp(count, msg);
+		count_to_tcp(count, reason);
+		count->tcp_messages++;
+		count->tcp_bytes += size;
+		if (now->events)
+			report_direction(msg, count, direction, EVENT_TO_TCP,
+					 reason);
 		return SK_PASS;
-	}
-	if (bpf_msg_redirect_hash(msg, &sockets, &direction->peer,
-				  BPF_F_INGRESS) != SK_PASS) {
-		if (direction->verdict == VERDICT_UNDECIDED)
-			count->no_peer++;
-		else
-			count->peer_gone++;
-		direction->verdict = VERDICT_TCP;
-		through_tcp(count, msg);
-		return SK_PASS;
-	}
-	if (direction->verdict == VERDICT_UNDECIDED) {
-		direction->verdict = VERDICT_REDIRECT;
-		count->paired++;
 	}
 	count->redirected_messages++;
 	count->redirected_bytes += size;
+	if (direction->verdict == VERDICT_UNDECIDED) {
+		direction->verdict = VERDICT_REDIRECT;
+		count->paired++;
+		if (now->events)
+			report_direction(msg, count, direction, EVENT_PAIRED,
+					 REASON_NONE);
+	}
 	return SK_PASS;
 }

@@ -66,6 +66,7 @@ struct counters {
 	__u64 backlog;	 /* the receiver does not keep up */
 	__u64 one_way;	 /* a stream of small messages, faster through TCP */
 	__u64 ktls;	 /* kernel TLS was switched on */
+	__u64 closing;	 /* written to after shutdown() */
 	__u64 drained;	 /* settings.draining was set */
 	/* messages */
 	__u64 redirected_messages;
@@ -98,6 +99,7 @@ enum event_reason {
 	REASON_BACKLOG,
 	REASON_ONE_WAY,
 	REASON_KTLS,
+	REASON_CLOSING,
 };
 
 /* One record of the ring buffer events. */
@@ -110,8 +112,7 @@ struct event {
 	__be16 remote_port;
 	__u8 kind;   /* enum event_kind */
 	__u8 reason; /* enum event_reason */
-	__u8 active; /* 1: this end called connect() */
-	__u8 unused;
+	__u16 unused;
 };
 
 #endif

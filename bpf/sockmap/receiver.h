@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * A look into the other end's socket. Its address was written down when it was
+ * established; it may have been freed since. bpf_probe_read_kernel reads
+ * whatever is there without harm, and the cookie says whether to believe it.
+ */
+#ifndef EBPF_FLEET_SOCKMAP_RECEIVER_H
+#define EBPF_FLEET_SOCKMAP_RECEIVER_H
+
+#include <linux/types.h>
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+
+#include "kernel.h"
+
+/* sk_user_data keeps flags in the low bits of the pointer (net/sock.h). */
+#define SK_USER_DATA_FLAGS 7ULL
+
+static __always_inline int is_still(__u64 sk, __u64 cookie)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return BPF_CORE_READ(sock, __sk_common.skc_cookie.counter) ==
+	       (__s64)cookie;
+}
+
+/* 0 once the socket has left every sockmap and its last call has returned. */
+static __always_inline __u64 psock_of(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return (__u64)BPF_CORE_READ(sock, sk_user_data) & ~SK_USER_DATA_FLAGS;
+}
+
+/* Has the application taken every redirected byte? True without a psock. */
+static __always_inline int queue_is_empty(__u64 psock)
+{
+	struct sk_psock *queue = (struct sk_psock *)psock;
+	__u64 head = psock + bpf_core_field_offset(queue->ingress_msg);
+
+	return !psock || (__u64)BPF_CORE_READ(queue, ingress_msg.next) == head;
+}
+
+/*
+ * Is a call on the socket under way that could still redirect? The map holds
+ * one reference to the psock, each call in sendmsg or recvmsg another.
+ */
+static __always_inline int is_in_call(__u64 psock)
+{
+	struct sk_psock *queue = (struct sk_psock *)psock;
+
+	return psock && BPF_CORE_READ(queue, refcnt.refs.counter) > 1;
+}
+
+static __always_inline __u64 receive_memory(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return BPF_CORE_READ(sock, sk_backlog.rmem_alloc.counter);
+}
+
+#endif

@@ -1,0 +1,29 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Counters that a program keeps for each CPU, added up."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from . import btf, btf_values, info, maps
+from .syscall import Fd
+
+
+def totals(fd: Fd) -> dict[str, int]:
+    """Sums over all CPUs of the numbers in entry 0 of a per-CPU array of structs, by member name.
+
+    The map's BTF says what the members are. Raises OSError, KeyError for a map without BTF.
+    """
+    about = info.map_(fd)
+    if not about.btf_id:
+        raise KeyError(f"map {about.name} has no BTF")
+    shape = btf_values.shape_of(btf.load(about.btf_id), about.btf_value_type_id)
+    content = maps.lookup(fd, bytes(4), maps.value_bytes(about)) or b""
+    stride = (about.value_size + 7) // 8 * 8
+    sums: Counter[str] = Counter()
+    for start in range(0, len(content), stride):
+        value = shape.decode(content[start : start + shape.size])
+        sums.update({name: number for name, number in value.items() if isinstance(number, int)})
+    return dict(sums)

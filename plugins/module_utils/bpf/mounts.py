@@ -90,9 +90,14 @@ def covering(all_mounts: tuple[Mount, ...], mount: Mount) -> Mount | None:
 
 
 def cgroup2() -> str:
-    """Where the cgroup2 hierarchy is mounted; the shortest path of several, "" when nowhere."""
-    found = [mount.point for mount in visible(mounts(), "cgroup2") if mount.root == "/"]
-    return min(found, key=len, default="")
+    """Where the cgroup2 hierarchy is mounted, "" when nowhere.
+
+    Of several mounts the one that shows most of the hierarchy, then the shortest path.
+    """
+    found = [
+        (mount.root != "/", len(mount.point), mount.point) for mount in visible(mounts(), "cgroup2")
+    ]
+    return min(found, default=(False, 0, ""))[2]
 
 
 def mount_bpffs(path: str, mode: int) -> None:

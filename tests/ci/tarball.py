@@ -15,6 +15,8 @@ import tarfile
 import tempfile
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]
 PACKED = ("meta", "plugins", "roles", "playbooks")  # what an installed collection runs from
 SOURCES = ("bpf", "LICENSES")  # what belongs to it but is not read on any host
@@ -64,6 +66,17 @@ def check_contents(tarball: Path) -> list[str]:
             if packed is None or packed.read() != path.read_bytes():
                 problems.append(f"{name} is not packed as it was built")
     return problems
+
+
+def check_action_group() -> list[str]:
+    """The group that module_defaults uses holds every module, and no other name."""
+    runtime = yaml.safe_load((ROOT / "meta" / "runtime.yml").read_text())
+    group = set(runtime["action_groups"]["bpf"])
+    modules = {path.stem for path in (ROOT / "plugins" / "modules").glob("*.py")}
+    return [
+        f"meta/runtime.yml: the action group bpf and plugins/modules/ disagree on {name}"
+        for name in sorted(group ^ modules)
+    ]
 
 
 def run(command: list[str], home: Path) -> None:
@@ -135,7 +148,7 @@ def check_use(tarball: Path) -> None:
 
 def main() -> int:
     tarball = Path(sys.argv[1]).resolve()
-    problems = check_contents(tarball)
+    problems = check_contents(tarball) + check_action_group()
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:

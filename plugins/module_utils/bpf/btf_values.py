@@ -122,8 +122,7 @@ def prefix_key(key: Shape) -> PrefixKey:
 def _prefix_data(key: Shape) -> Shape | None:
     parts: tuple[Shape, ...] = ()
     if isinstance(key, Record):
-        places = [(field.bit_offset, field.bits) for field in key.fields]
-        if places == [(0, 32), (32, 8 * (key.size - 4))]:
+        if [field.bit_offset for field in key.fields] == [0, 32]:
             parts = tuple(field.shape for field in key.fields)
     elif isinstance(key, Row) and not any(key.gaps):
         parts = key.fields

@@ -53,7 +53,7 @@ def create(
             flags,
             0,  # inner_map_fd
             0,  # numa_node
-            os.fsencode(name)[:_NAME_BYTES],
+            os.fsencode(kernel_name(name)),
             0,  # map_ifindex
             btf_fd,
             btf_key_type_id,
@@ -61,6 +61,11 @@ def create(
             doing=f"create {map_type} map {name}".rstrip(),
         )
     )
+
+
+def kernel_name(name: str) -> str:
+    """What the kernel keeps of a map's or program's name: 15 characters."""
+    return name[:_NAME_BYTES]
 
 
 def possible_cpus() -> int:

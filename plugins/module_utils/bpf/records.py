@@ -97,11 +97,14 @@ class Record:
         return bytes(memory)
 
     def decode(self, raw: bytes, like: Any = None) -> Any:
-        """A dict of the members that ``like`` has and of others that are not zero."""
+        """A dict of the members that ``like`` has and of others that are not zero.
+
+        Of members that share bytes the widest is given.
+        """
         models = like if isinstance(like, Mapping) else {}
         shown: list[Field] = []
         for wanted in (True, False):
-            for field in self.fields:
+            for field in sorted(self.fields, key=lambda field: -field.bits):
                 if (field.name in models) is not wanted:
                     continue
                 if any(_overlap(field, one) for one in shown):
@@ -293,7 +296,7 @@ class PrefixKey:
         if length > 8 * len(bits):
             most = 8 * len(bits) - (96 if mapped else 0)
             raise BadValue(f"{where}: /{after} is longer than the {most} bits there are")
-        return struct.pack("=I", length) + bits
+        return (struct.pack("=I", length) + bits).ljust(self.size, b"\0")
 
     @staticmethod
     def _length(raw: bytes) -> int:
@@ -312,9 +315,9 @@ class PrefixKey:
         if self.data is None or not (like is None or isinstance(like, (str, int))):
             return self.key.decode(raw, like)
         model = like.partition("/")[0] if isinstance(like, str) else None
-        text = str(self.data.decode(raw[4:], model))
+        text = str(self.data.decode(raw[4 : 4 + self.data.size], model))
         length = self._length(raw)
-        if len(raw) == 20 and "." in text and ":" not in text:
+        if self.data.size == 16 and "." in text and ":" not in text:
             if length < 96:
                 text = f"::ffff:{text}"
             else:

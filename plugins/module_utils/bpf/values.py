@@ -83,11 +83,11 @@ class Number:
         return _to_bytes(number, self.size, self.order, self.signed)
 
     def decode(self, raw: bytes, like: Any = None) -> Any:
-        """An int; dotted, 0x or a boolean where ``like`` is."""
+        """An int, dotted where it may be an address; 0x or a boolean where ``like`` is."""
         number = _from_bytes(raw, self.order, self.signed)
         if isinstance(like, bool) and number in (0, 1):
             return bool(number)
-        if isinstance(like, str) and self.address and "." in like:
+        if self.address and (like is None or "." in str(like)):
             return str(ipaddress.IPv4Address(raw))
         if isinstance(like, str) and like.strip().lower().startswith("0x") and number >= 0:
             return hex(number)

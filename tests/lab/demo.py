@@ -14,10 +14,10 @@ from plays import must_change_nothing, play, summary
 from progress import step
 
 NOTES = """
-Medians of {rounds} rounds. {plain} is plain (a new host, never accelerated), {accelerated} is accelerated,
-{rolled_back} is rolled back; the three were measured in turn, never at once, in an order that changed with
-each round. What wrk and nginx say to each other stays on TCP in all three, and is part of the
-bytes over lo."""
+Medians of {rounds} rounds. {plain} is plain (a new host, never accelerated), {accelerated} is
+accelerated, {rolled_back} is rolled back; the three were measured in turn, never at once, in an
+order that changed with each round. What wrk and nginx say to each other stays on TCP in all three,
+and is part of the bytes over lo."""
 
 NEXT = f"""
 The lab is up and accelerated. Try:

@@ -153,7 +153,7 @@ def ssh_config() -> str:
     UserKnownHostsFile {KNOWN_HOSTS}
     GlobalKnownHostsFile /dev/null
     StrictHostKeyChecking yes
-    ProxyCommand nsenter --net={CONTROLLER_NETNS} nc -F %h %p
+    ProxyCommand nsenter --net={CONTROLLER_NETNS} nc -w 5 -F %h %p
     ProxyUseFdpass yes
     ControlMaster auto
     ControlPath {SSH_MASTERS}/%n
@@ -223,14 +223,11 @@ def start(host: Host) -> None:
 
 
 def init_pid(host: Host) -> int | None:
-    """The process id of the host's init, or None; a stale pid is not in the host's cgroup."""
-    try:
-        pid = int(host.pid_file.read_text(encoding="ascii"))
-        group = Path(f"/proc/{pid}/cgroup").read_text(encoding="ascii")
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+    """The process id of the host's init, or None; one that is stale is not in the host's cgroup."""
+    if not host.pid_file.exists():
         return None
-    path = f"0::/{cgroups.lab_cgroup().name}/{host.name}"
-    return pid if path in group.splitlines() else None
+    pid = int(host.pid_file.read_text(encoding="ascii"))
+    return pid if pid in cgroups.processes(cgroups.lab_cgroup() / host.name) else None
 
 
 def ssh(

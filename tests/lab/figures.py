@@ -102,7 +102,7 @@ def sample(host: Host, cell: Cell) -> Figures:
     answer = json.loads(ssh(host, "measure", *cell.command).stdout)
     if answer["errors"] or not answer["count"]:
         raise LabError(
-            f"{cell.title} on {host.name}: {answer['count']} {cell.unit}s, {answer['errors']} errors"
+            f"{cell.title} on {host.name}: {answer['errors']} errors in {answer['count']}"
         )
     return Figures(
         per_second=answer["count"] / answer["seconds"],

@@ -16,7 +16,7 @@ from lab import Namespace, Place, Wire
 from traffic import (
     PORT,
     Path_,
-    assert_path,
+    connection,
     difference,
     finish,
     listen,
@@ -24,7 +24,6 @@ from traffic import (
     receive_all,
     run_peer,
     started_peer,
-    wire_bytes,
 )
 
 SHAPED_CONNECTIONS = 20
@@ -32,16 +31,23 @@ RIGHT = "10.77.0.2"
 STEERING = pytest.mark.parametrize("cpus", ["0", "3"], ids=["rps-off", "rps-on"])
 
 
-def start_connecting(place: Place, address: str = RIGHT, port: int = PORT) -> socket.socket:
-    client = place.socket(timeout=0)
-    client.connect_ex((address, port))
-    return client
-
-
 def become_connected(client: socket.socket) -> None:
     select.select([], [client], [], 5)
     assert client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
     client.settimeout(20)
+
+
+def connect_ahead_of_the_server(wire: Wire, place: Place) -> socket.socket:
+    """A client that is ESTABLISHED while its ACK waits behind datagrams on the shaped wire.
+
+    The SYN has to wait too: otherwise the whole handshake is over before the second batch is queued.
+    """
+    client = place.socket(timeout=0)
+    wire.clog(5)
+    client.connect_ex((RIGHT, PORT))
+    wire.clog(5)
+    become_connected(client)
+    return client
 
 
 def steer(wire: Wire, cpus: str) -> None:
@@ -59,9 +65,7 @@ def test_the_handshake_races_the_first_writes(wire: Wire, path: Path_, cpus: str
     reordered = []
     with listen(path.place(wire.right), RIGHT) as listener:
         for _ in range(SHAPED_CONNECTIONS):
-            client = start_connecting(path.place(wire.left))
-            wire.clog(5)
-            become_connected(client)
+            client = connect_ahead_of_the_server(wire, path.place(wire.left))
             client.sendall(data[:20_000])
             server, _ = listener.accept()
             with client, server:
@@ -83,9 +87,7 @@ def test_the_server_speaks_first(wire: Wire, path: Path_, cpus: str) -> None:
     data = random.Random(2).randbytes(50_000)
     with listen(path.place(wire.right), RIGHT) as listener:
         for _ in range(SHAPED_CONNECTIONS):
-            client = start_connecting(path.place(wire.left))
-            wire.clog(5)
-            become_connected(client)
+            client = connect_ahead_of_the_server(wire, path.place(wire.left))
             client.sendall(data[:10])
             server, _ = listener.accept()
             with client, server:
@@ -223,8 +225,6 @@ def test_each_of_several_writers_keeps_its_order(
     host: Namespace, path: Path_, peer: Path, pause_ms: int
 ) -> None:
     """Four threads write to one socket at once; each one's bytes arrive in its order."""
-    from traffic import connection
-
     place = path.place(host)
     for seed in range(3):
         with connection(place, place) as made:

@@ -20,7 +20,7 @@
 
 struct direction {
 	int write_fd, read_fd, file;
-	uint64_t seed, bytes, written, read, write_random, read_random;
+	uint64_t seed, bytes, written, read, write_random, read_random, interrupted;
 	const char *writer, *reader;
 	char habit_writing, habit_reading;
 	const char *failure;
@@ -49,9 +49,9 @@ static int report(void)
 
 		if (d->failure)
 			failed = 1;
-		printf("direction %d: written %lu (%c) read %lu (%c) of %lu%s%s", i, d->written, d->habit_writing,
-		       d->read, d->habit_reading, d->bytes, d->failure ? ", FAILED: " : "",
-		       d->failure ? d->failure : "");
+		printf("direction %d: written %lu (%c) read %lu (%c) of %lu, interrupted %lu%s%s", i, d->written,
+		       d->habit_writing, d->read, d->habit_reading, d->bytes, d->interrupted,
+		       d->failure ? ", FAILED: " : "", d->failure ? d->failure : "");
 		if (d->failure)
 			printf(" at %ld", d->failure_at);
 		printf("\n");
@@ -323,6 +323,11 @@ static void *reader(void *argument)
 			continue;
 		}
 		n = read_once(d);
+		if (n < 0 && errno == EAGAIN) {
+			/* counted: plain TCP never does that to a blocking reader */
+			d->interrupted++;
+			continue;
+		}
 		if (n <= 0) {
 			if (n < 0 || d->read != d->bytes)
 				fail(d, n ? strerror(errno) : "end of stream too early", d->read);

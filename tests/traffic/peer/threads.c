@@ -71,6 +71,8 @@ int main_threads(int argc, char **argv)
 	while (total < bytes * WRITERS) {
 		ssize_t n = recv(read_fd, buffer, 1 + draw(&random, CHUNK), 0);
 
+		if (n < 0 && errno == EAGAIN)
+			continue;
 		if (n <= 0)
 			die("recv");
 		for (ssize_t i = 0; i < n; i++) {

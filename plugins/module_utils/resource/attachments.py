@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from ..bpf import cgroup, hooks, info, mounts, names
+from ..bpf import maps as map_ops
 from ..bpf.info import LinkInfo, MapInfo
 from ..bpf.syscall import Cmd, Fd, call
 
@@ -169,3 +170,21 @@ def of_sockmaps(maps: Mapping[int, MapInfo], held: Iterable[Attachment]) -> Iter
             if error.errno != errno.EINVAL:
                 raise
             return
+
+
+def of_prog_arrays(maps: Mapping[int, MapInfo], wanted: Iterable[int]) -> Iterator[Attachment]:
+    """What the program arrays among the ``wanted`` maps hold for tail calls."""
+    for map_id in sorted(wanted):
+        about = maps.get(map_id)
+        if about is None or about.type != "prog_array":
+            continue
+        target = map_target(map_id, maps)
+        try:
+            with info.open_map(map_id) as fd:
+                for key in map_ops.keys(fd, about.key_size):
+                    value = map_ops.lookup(fd, key, about.value_size)
+                    if value is not None:
+                        (prog_id,) = struct.unpack("=I", value)
+                        yield Attachment("prog_array", target, "", prog_id)
+        except FileNotFoundError:
+            continue

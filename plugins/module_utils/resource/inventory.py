@@ -45,13 +45,13 @@ def take() -> Snapshot:
     programs = _all(info.program_ids(), info.open_program, info.program)
     maps = _all(info.map_ids(), info.open_map, info.map_)
     links = {link.id: link for link in info.links()}
+    origins = {number: provenance.read(about) for number, about in programs.items()}
+    used = {
+        map_id for number, about in programs.items() if origins[number] for map_id in about.map_ids
+    }
+    tail_calls = attachments.of_prog_arrays(maps, used)
     return Snapshot(
-        programs,
-        maps,
-        links,
-        {number: provenance.read(about) for number, about in programs.items()},
-        tuple(pinned()),
-        tuple(attached(maps, links)),
+        programs, maps, links, origins, tuple(pinned()), (*attached(maps, links), *tail_calls)
     )
 
 

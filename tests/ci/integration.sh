@@ -13,4 +13,4 @@ python=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 exec ansible-test integration \
     --controller origin:python=default \
     --target "controller:python=$python@/usr/bin/python3" \
-    --allow-root --allow-destructive --continue-on-error --diff --color no -v "$@"
+    --allow-root --allow-destructive --continue-on-error --diff --color no "$@"

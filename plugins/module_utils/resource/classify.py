@@ -103,7 +103,7 @@ def link(known: Known, link_id: int) -> Verdict:
     if drift:
         return Verdict(owner, DRIFTED, drift)
     if ("link", link_id) not in known.pinned:
-        return Verdict(owner, ORPHAN, "not pinned; it ends with the process that holds it")
+        return Verdict(owner, ORPHAN, "no pin seen from here; a process or another bpffs holds it")
     return Verdict(owner)
 
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Programs for control groups that change nothing. Another version makes another program. */
+/* Programs for control groups that change nothing. Another version makes
+ * another program. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* A socket map, what fills it, and message programs that count but redirect nothing. */
+/* A socket map, what fills it, and message programs that count but redirect
+ * nothing. */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
@@ -21,7 +22,8 @@ struct {
 	__type(value, __u32);
 } opaque SEC(".maps");
 
-/* Messages by the version of the program that saw them: written by count, read by the test. */
+/* Messages by the version of the program that saw them: written by count, read
+ * by the test. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 8);

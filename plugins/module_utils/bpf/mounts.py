@@ -74,18 +74,19 @@ def visible(all_mounts: tuple[Mount, ...], fstype: str) -> tuple[Mount, ...]:
 def covering(all_mounts: tuple[Mount, ...], mount: Mount) -> Mount | None:
     """The mount that hides ``mount``: one on the same point, or on a directory above it.
 
-    What was mounted inside the other one afterwards has it as an ancestor and is not hidden by it.
+    A path goes from mount to mount, each standing on its parent. At each of them another mount may
+    turn it away: one on the same parent, at or above the point where the path leaves it.
     """
     by_id = {other.id: other for other in all_mounts}
-    ancestors = set()
-    current: Mount | None = mount
-    while current is not None and current.id not in ancestors:
-        ancestors.add(current.id)
-        current = by_id.get(current.parent)
-    for other in all_mounts:
-        above = f"{mount.point}/".startswith(other.point.rstrip("/") + "/")
-        if above and other.parent in ancestors and other.id not in ancestors:
-            return other
+    level: Mount | None = mount
+    point, came_from = mount.point, mount.id
+    while level is not None:
+        for other in all_mounts:
+            above = f"{point}/".startswith(other.point.rstrip("/") + "/")
+            if above and other.parent == level.id and other.id not in (came_from, level.id):
+                return other
+        point, came_from = level.point, level.id
+        level = by_id.get(level.parent) if level.parent != level.id else None
     return None
 
 

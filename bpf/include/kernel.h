@@ -44,6 +44,14 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } __KERNEL_CORE;
 
+struct file {
+	unsigned int f_flags;
+} __KERNEL_CORE;
+
+struct socket {
+	struct file *file;
+} __KERNEL_CORE;
+
 struct sock {
 	struct sock_common __sk_common;
 	/* sk_backlog.rmem_alloc; "sk_rmem_alloc" is a macro of the kernel */
@@ -52,6 +60,7 @@ struct sock {
 	} sk_backlog;
 	int sk_rcvbuf;
 	void *sk_user_data;
+	struct socket *sk_socket;
 } __KERNEL_CORE;
 
 struct tcp_ulp_ops;

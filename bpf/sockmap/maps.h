@@ -12,7 +12,7 @@
 enum verdict {
 	VERDICT_UNDECIDED = 0, /* nothing has been sent yet */
 	VERDICT_REDIRECT,
-	VERDICT_TCP, /* for good */
+	VERDICT_TCP,
 };
 
 /*
@@ -20,9 +20,9 @@ enum verdict {
  * storage can only be looked up through one's own socket.
  */
 struct shared {
-	__u64 messages;	  /* sent, by either way */
+	__u64 messages; /* sent, by either way */
 	__u32 redirected; /* 1: at least one of them was redirected */
-	__u32 retiring;	  /* 1: this socket leaves the map, send it nothing */
+	__u32 retiring; /* 1: this socket leaves the map, send it nothing */
 };
 
 /* One direction: the bytes that one socket sends. */
@@ -30,16 +30,18 @@ struct direction {
 	struct shared shared;
 	struct sequence_pair own;
 	struct sequence_pair peer;
-	__u64 peer_sk;	   /* address of the other end's struct sock */
+	__u64 peer_sk; /* address of the other end's struct sock */
 	__u64 peer_cookie; /* its cookie, to know it from a later socket there
 			    */
 	__u64 peer_shared; /* address of its struct shared */
 	__u64 retiring_since; /* ns */
-	__u32 verdict;	      /* enum verdict */
+	__u32 verdict; /* enum verdict */
+	int reason; /* enum event_reason, why TCP */
+	__u64 tcp_bytes; /* since the verdict became TCP */
 	__u32 crosses; /* 1: the ends are in different network namespaces */
 	/* since the other end last sent anything */
 	__u64 streak_peer_messages; /* its count then */
-	__u64 streak_started;	    /* ns, 0: not yet read */
+	__u64 streak_started; /* ns, 0: not yet read */
 	__u64 streak_bytes;
 	__u32 streak_messages;
 	/* since the receiver's queue was last looked at */
@@ -55,7 +57,7 @@ struct whereabouts {
 	__u64 sk; /* address of struct sock */
 	__u64 cookie;
 	__u64 shared; /* address of struct shared */
-	__u64 net;    /* address of struct net */
+	__u64 net; /* address of struct net */
 };
 
 /* Sockets by their own pair. Written by sockops, read by sk_msg. */

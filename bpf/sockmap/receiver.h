@@ -16,6 +16,7 @@
 
 /* sk_user_data keeps flags in the low bits of the pointer (net/sock.h). */
 #define SK_USER_DATA_FLAGS 7ULL
+#define O_NONBLOCK	   04000
 
 static __always_inline int is_still(__u64 sk, __u64 cookie)
 {
@@ -58,6 +59,35 @@ static __always_inline __u64 receive_memory(__u64 sk)
 	struct sock *sock = (struct sock *)sk;
 
 	return BPF_CORE_READ(sock, sk_backlog.rmem_alloc.counter);
+}
+
+/*
+ * Has the application taken every byte below this sequence number, and is no
+ * call of it waiting for more inside tcp_recvmsg(), where redirected bytes do
+ * not wake it? copied_seq moves after the bytes are copied; a call that may not
+ * block does not wait.
+ */
+static __always_inline int has_taken_all(__u64 sk, __u32 write_seq)
+{
+	struct sock *sock = (struct sock *)sk;
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	return BPF_CORE_READ(tcp, copied_seq) == write_seq &&
+	       BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK;
+}
+
+static __always_inline int is_nonblocking(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return !!(BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK);
+}
+
+static __always_inline int has_ulp(__u64 sk)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	return BPF_CORE_READ(tcp, inet_conn.icsk_ulp_ops) != NULL;
 }
 
 #endif

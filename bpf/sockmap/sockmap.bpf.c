@@ -42,6 +42,8 @@ const volatile __u32 check_bytes = 128 * 1024;
 const volatile __u32 stream_messages = 256;
 const volatile __u32 stream_message_bytes = 8 * 1024;
 const volatile __u32 stream_message_ns = 50 * 1000;
+/* Bytes through TCP after which a direction is not expected back. */
+const volatile __u32 return_bytes = 8 * 1024 * 1024;
 /* Messages, with about 1 KiB of kernel memory each, that may wait unread. */
 const volatile __u32 backlog_messages = 2048;
 
@@ -174,6 +176,47 @@ static __always_inline void established(struct bpf_sock_ops *ops, int active)
 		       reason ? EVENT_LEFT_ON_TCP : EVENT_ADMITTED, reason);
 }
 
+/* The other end, known once it has been established too. */
+static __always_inline int find_peer(struct direction *direction)
+{
+	struct whereabouts *here, *there;
+
+	here = bpf_map_lookup_elem(&peers, &direction->own);
+	there = bpf_map_lookup_elem(&peers, &direction->peer);
+	if (!there)
+		return REASON_NO_PEER;
+	direction->peer_sk = there->sk;
+	direction->peer_cookie = there->cookie;
+	direction->peer_shared = there->shared;
+	direction->crosses = here && here->net != there->net;
+	return REASON_NONE;
+}
+
+/*
+ * Is there nothing to gain from staying in the map? A direction that may go
+ * back to redirecting stays until it has sent so much that it looks unlikely.
+ */
+static __always_inline int wants_out(struct direction *direction)
+{
+	if (direction->verdict != VERDICT_TCP)
+		return 0;
+	if (direction->shared.retiring)
+		return 1;
+	switch (direction->reason) {
+	case REASON_NO_PEER:
+		/* Data has been acknowledged, so the other end is established
+		 */
+		if (!direction->peer_sk && find_peer(direction))
+			return 1;
+		return direction->tcp_bytes > return_bytes;
+	case REASON_BACKLOG:
+		return direction->tcp_bytes > return_bytes ||
+		       !is_nonblocking(direction->peer_sk);
+	default:
+		return 1;
+	}
+}
+
 /* A round trip was measured: bytes of this socket went through TCP. */
 static __always_inline void round_trip(struct bpf_sock_ops *ops)
 {
@@ -188,7 +231,7 @@ static __always_inline void round_trip(struct bpf_sock_ops *ops)
 	if (!count || !now || !sk)
 		return;
 	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
-	if (!direction || direction->verdict != VERDICT_TCP)
+	if (!direction || !wants_out(direction))
 		return;
 	tcp = bpf_skc_to_tcp_sock(sk);
 	if (!tcp)
@@ -218,22 +261,6 @@ int sockmap_establish(struct bpf_sock_ops *ops)
 		break;
 	}
 	return 1;
-}
-
-/* The other end, known once it has been established too. */
-static __always_inline int find_peer(struct direction *direction)
-{
-	struct whereabouts *here, *there;
-
-	here = bpf_map_lookup_elem(&peers, &direction->own);
-	there = bpf_map_lookup_elem(&peers, &direction->peer);
-	if (!there)
-		return REASON_NO_PEER;
-	direction->peer_sk = there->sk;
-	direction->peer_cookie = there->cookie;
-	direction->peer_shared = there->shared;
-	direction->crosses = here && here->net != there->net;
-	return REASON_NONE;
 }
 
 /* Look at the receiver's queue: reason to go to TCP, or none. */
@@ -291,10 +318,34 @@ static __always_inline int follow_stream(struct direction *direction,
 	direction->queued_bytes += size;
 	direction->unchecked_messages++;
 	direction->unchecked_bytes += size;
+	/*
+	 * Requests and answers in step can make every check fall between the
+	 * two messages of an answer, where the queue is never empty: before
+	 * such a count matters, look at every message.
+	 */
 	if (direction->unchecked_messages < check_messages &&
-	    direction->unchecked_bytes < check_bytes)
+	    direction->unchecked_bytes < check_bytes &&
+	    direction->queued_messages < backlog_messages / 2 &&
+	    direction->queued_bytes < backlog_limit / 2)
 		return REASON_NONE;
 	return check_receiver(direction);
+}
+
+/*
+ * TCP to redirecting, the direction that reorders: only when the other end's
+ * application has taken every byte that was ever given to TCP. Sequence numbers
+ * count those alone, and both ends number them alike.
+ */
+static __always_inline int may_return(struct direction *direction,
+				      const struct tcp_sock *tcp)
+{
+	if (direction->reason != REASON_NO_PEER &&
+	    direction->reason != REASON_BACKLOG)
+		return 0;
+	if (!direction->peer_sk && find_peer(direction))
+		return 0;
+	return has_taken_all(direction->peer_sk, tcp->write_seq) &&
+	       is_still(direction->peer_sk, direction->peer_cookie);
 }
 
 static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
@@ -313,11 +364,17 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
 	if (!tcp || tcp->inet_conn.icsk_ulp_ops)
 		return REASON_KTLS;
-	if (direction->verdict == VERDICT_UNDECIDED) {
+	if (direction->verdict == VERDICT_TCP) {
+		if (direction->shared.retiring || !may_return(direction, tcp))
+			return direction->reason;
+	} else if (direction->verdict == VERDICT_UNDECIDED) {
 		reason = find_peer(direction);
 		if (reason)
 			return reason;
 	}
+	if (direction->verdict != VERDICT_REDIRECT &&
+	    has_ulp(direction->peer_sk))
+		return REASON_KTLS;
 	/* Say so before looking at the mark: retire.h step 2 relies on it. */
 	direction->shared.redirected = 1;
 	if (bpf_probe_read_kernel(&peer, sizeof(peer),
@@ -374,6 +431,48 @@ static __always_inline void report_direction(struct sk_msg_md *msg,
 		       reason);
 }
 
+/* This message goes to TCP, and with it the direction. */
+static __always_inline void to_tcp(struct sk_msg_md *msg,
+				   struct direction *direction, int reason,
+				   struct counters *count,
+				   const struct settings *now)
+{
+	count->tcp_messages++;
+	count->tcp_bytes += msg->size;
+	direction->tcp_bytes += msg->size;
+	if (direction->verdict == VERDICT_TCP && direction->reason == reason)
+		return;
+	direction->verdict = VERDICT_TCP;
+	direction->reason = reason;
+	direction->tcp_bytes = msg->size;
+	count_to_tcp(count, reason);
+	if (now->events)
+		report_direction(msg, count, direction, EVENT_TO_TCP, reason);
+}
+
+/* This message was redirected, and the next ones will be. */
+static __always_inline void redirected(struct sk_msg_md *msg,
+				       struct direction *direction,
+				       struct counters *count,
+				       const struct settings *now)
+{
+	int back = direction->verdict == VERDICT_TCP;
+
+	count->redirected_messages++;
+	count->redirected_bytes += msg->size;
+	if (direction->verdict == VERDICT_REDIRECT)
+		return;
+	direction->verdict = VERDICT_REDIRECT;
+	if (back)
+		count->returned++;
+	else
+		count->paired++;
+	if (now->events)
+		report_direction(msg, count, direction,
+				 back ? EVENT_RETURNED : EVENT_PAIRED,
+				 REASON_NONE);
+}
+
 SEC("sk_msg")
 int sockmap_redirect(struct sk_msg_md *msg)
 {
@@ -381,7 +480,6 @@ int sockmap_redirect(struct sk_msg_md *msg)
 	struct settings *now = settings_now();
 	struct bpf_sock *sk = msg->sk;
 	struct direction *direction;
-	__u32 size = msg->size;
 	int reason;
 
 	if (!count || !now || !sk)
@@ -390,30 +488,10 @@ int sockmap_redirect(struct sk_msg_md *msg)
 	if (!direction)
 		return SK_PASS;
 	direction->shared.messages++;
-	if (direction->verdict == VERDICT_TCP) {
-		count->tcp_messages++;
-		count->tcp_bytes += size;
-		return SK_PASS;
-	}
 	reason = redirect(msg, sk, direction, now);
-	if (reason) {
-		direction->verdict = VERDICT_TCP;
-		count_to_tcp(count, reason);
-		count->tcp_messages++;
-		count->tcp_bytes += size;
-		if (now->events)
-			report_direction(msg, count, direction, EVENT_TO_TCP,
-					 reason);
-		return SK_PASS;
-	}
-	count->redirected_messages++;
-	count->redirected_bytes += size;
-	if (direction->verdict == VERDICT_UNDECIDED) {
-		direction->verdict = VERDICT_REDIRECT;
-		count->paired++;
-		if (now->events)
-			report_direction(msg, count, direction, EVENT_PAIRED,
-					 REASON_NONE);
-	}
+	if (reason)
+		to_tcp(msg, direction, reason, count, now);
+	else
+		redirected(msg, direction, count, now);
 	return SK_PASS;
 }

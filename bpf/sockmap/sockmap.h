@@ -17,7 +17,7 @@
  * between them, and no other connection has them.
  */
 struct sequence_pair {
-	__u32 sent;	/* snd_nxt */
+	__u32 sent; /* snd_nxt */
 	__u32 received; /* rcv_nxt */
 };
 
@@ -48,26 +48,27 @@ struct settings {
 struct counters {
 	/* sockets */
 	__u64 established; /* sockets seen reaching ESTABLISHED */
-	__u64 admitted;	   /* entered the map */
-	__u64 retired;	   /* left the map alive: plain TCP from then on */
+	__u64 admitted; /* entered the map */
+	__u64 retired; /* left the map alive: plain TCP from then on */
 	/* sockets left on TCP, why */
 	__u64 not_policy; /* port or an address is in no policy entry */
-	__u64 fast_open;  /* data before ESTABLISHED */
+	__u64 fast_open; /* data before ESTABLISHED */
 	__u64 syn_cookie; /* accepted by cookie (or the SYN-ACK was repeated) */
-	__u64 mptcp;	  /* a subflow of Multipath TCP */
-	__u64 draining;	  /* settings.draining was set */
-	__u64 map_full;	  /* no room in sockets */
+	__u64 mptcp; /* a subflow of Multipath TCP */
+	__u64 draining; /* settings.draining was set */
+	__u64 map_full; /* no room in sockets */
 	__u64 not_inserted; /* the kernel refused it for another reason */
 	/* directions */
 	__u64 paired; /* the first message found the other end in the map */
+	__u64 returned; /* went back from TCP to redirecting */
 	/* directions that went to TCP, why */
-	__u64 no_peer;	 /* the first message did not find the other end */
+	__u64 no_peer; /* the first message did not find the other end */
 	__u64 peer_gone; /* the other end left the map */
-	__u64 backlog;	 /* the receiver does not keep up */
-	__u64 one_way;	 /* a stream of small messages, faster through TCP */
-	__u64 ktls;	 /* kernel TLS was switched on */
-	__u64 closing;	 /* written to after shutdown() */
-	__u64 drained;	 /* settings.draining was set */
+	__u64 backlog; /* the receiver does not keep up */
+	__u64 one_way; /* a stream of small messages, faster through TCP */
+	__u64 ktls; /* kernel TLS was switched on */
+	__u64 closing; /* written to after shutdown() */
+	__u64 drained; /* settings.draining was set */
 	/* messages */
 	__u64 redirected_messages;
 	__u64 redirected_bytes;
@@ -83,6 +84,7 @@ enum event_kind {
 	EVENT_PAIRED = 3,
 	EVENT_TO_TCP = 4, /* one direction; see reason */
 	EVENT_RETIRED = 5,
+	EVENT_RETURNED = 6, /* one direction, from TCP to redirecting */
 };
 
 enum event_reason {
@@ -104,13 +106,13 @@ enum event_reason {
 
 /* One record of the ring buffer events. */
 struct event {
-	__u64 nanoseconds;	       /* CLOCK_MONOTONIC */
-	__u64 cookie;		       /* of the socket, SO_COOKIE */
+	__u64 nanoseconds; /* CLOCK_MONOTONIC */
+	__u64 cookie; /* of the socket, SO_COOKIE */
 	struct in6_addr local_address; /* IPv4 is v4-mapped */
 	struct in6_addr remote_address;
 	__be16 local_port;
 	__be16 remote_port;
-	__u8 kind;   /* enum event_kind */
+	__u8 kind; /* enum event_kind */
 	__u8 reason; /* enum event_reason */
 	__u16 unused;
 };

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Figures of interleaved runs, their ratios, and whether the targets are held."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on the median of the pair ratios; a ratio says how many times better ours is."""
+
+    at_least: float
+    what: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One kind of work, measured in each variant as often as in the others.
+
+    figures: variant → one value a run, in `unit`. cpu: the same, CPU per unit of work.
+    """
+
+    name: str
+    unit: str
+    less_is_better: bool
+    figures: dict[str, list[float]]
+    cpu: dict[str, list[float]]
+    target: Target | None
+
+
+def gains(row: Row, variant: str) -> list[float]:
+    """How many times better than plain each run of `variant` was, pair by pair."""
+    pairs = zip(row.figures["plain"], row.figures[variant])
+    return [p / v if row.less_is_better else v / p for p, v in pairs]
+
+
+def held(row: Row) -> bool:
+    """Whether the median of the pair ratios reaches the target; a row without one holds."""
+    return row.target is None or statistics.median(gains(row, "ours")) >= row.target.at_least
+
+
+def spread(values: list[float]) -> str:
+    """min, median and max in three columns."""
+    return f"{min(values):9.2f}{statistics.median(values):9.2f}{max(values):9.2f}"
+
+
+def lines(row: Row) -> list[str]:
+    """The row's part of the table, one line a variant."""
+    text = []
+    for variant, values in row.figures.items():
+        line = f"{row.name if variant == 'plain' else '':34}{row.unit:8}{variant:7}{spread(values)}"
+        if variant != "plain":
+            ratios = gains(row, variant)
+            cpu = statistics.median(
+                v / p for p, v in zip(row.cpu["plain"], row.cpu[variant]) if p > 0
+            )
+            line += f"  x{statistics.median(ratios):5.2f} ({min(ratios):.2f} {max(ratios):.2f})"
+            line += f"  cpu x{cpu:4.2f}"
+        if variant == "ours" and row.target is not None:
+            verdict = "held" if held(row) else "MISSED"
+            line += f"  {row.target.what} >= {row.target.at_least:.2f}: {verdict}"
+        text.append(line)
+    return text
+
+
+HEADER = f"{'work':34}{'unit':8}{'':7}{'min':>9}{'median':>9}{'max':>9}  gain against plain"
+
+
+def verdict(rows: list[Row]) -> str:
+    """The last line of every benchmark."""
+    bound = [row for row in rows if row.target is not None]
+    missed = sum(not held(row) for row in bound)
+    return f"targets: {len(bound) - missed} held, {missed} missed"

@@ -16,14 +16,13 @@ from lab import Namespace, Place, Wire
 from traffic import (
     PORT,
     Path_,
+    churn,
     connection,
     difference,
-    finish,
     listen,
     receive,
     receive_all,
     run_peer,
-    started_peer,
 )
 
 SHAPED_CONNECTIONS = 20
@@ -157,6 +156,26 @@ def test_simultaneous_open(wire: Wire, path: Path_) -> None:
                 assert received == data, difference(received, data)
 
 
+def test_a_writer_that_sends_since_before_the_connection(wire: Wire, path: Path_) -> None:
+    """send() on a connecting socket waits inside plain TCP; what the program sees first is the second message."""
+    wire.shape("8mbit")
+    data = random.Random(9).randbytes(60_000)
+    with listen(path.place(wire.right), RIGHT) as listener:
+        for _ in range(SHAPED_CONNECTIONS):
+            client = path.place(wire.left).socket(timeout=0)
+            wire.clog(5)
+            client.connect_ex((RIGHT, PORT))
+            client.setblocking(True)
+            client.sendall(data[:20_000])
+            server, _ = listener.accept()
+            with client, server:
+                server.settimeout(20)
+                client.sendall(data[20_000:20_100])
+                client.sendall(data[20_100:])
+                received = receive(server, len(data))
+                assert received == data, difference(received, data)
+
+
 def test_a_reader_that_waits_since_before_the_connection(wire: Wire, path: Path_) -> None:
     """A thread blocked in recv() while another connects entered the kernel as a plain TCP reader."""
     wire.shape("8mbit")
@@ -178,20 +197,6 @@ def test_a_reader_that_waits_since_before_the_connection(wire: Wire, path: Path_
             reader.join(3)
     assert not stuck
     assert heard == [b"hello"]
-
-
-def churn(
-    peer: Path, client: Place, server: Place, address: str, connections: int, threads: int = 4
-) -> None:
-    """Short connections, each checked byte by byte on both ends."""
-    with listen(server, address, backlog=4096) as listener:
-        listener.setblocking(True)
-        words = [str(peer), "churn-server", str(listener.fileno()), "16"]
-        with started_peer(words, [listener]) as serving:
-            arguments = ["churn-client", address, str(PORT), str(connections), str(threads)]
-            said = client.run(str(peer), *arguments)
-            assert f"asked {connections} wrong 0 broken 0" in said
-            assert f"served {connections} wrong 0 broken 0" in finish(serving)
 
 
 def many_ports(namespace: Namespace) -> None:

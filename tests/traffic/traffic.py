@@ -72,6 +72,7 @@ def connections(
             far, _peer = listener.accept()
             far.settimeout(20)
             made.append(Connection(near, far))
+        listener.close()
         yield made
     finally:
         listener.close()
@@ -178,3 +179,17 @@ def finish(process: subprocess.Popen[str], seconds: float = 30) -> str:
     said, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, said
     return said
+
+
+def churn(
+    peer: Path, client: Place, server: Place, address: str, connections: int, threads: int = 4
+) -> None:
+    """Short connections, each checked byte by byte on both ends."""
+    with listen(server, address, backlog=4096) as listener:
+        listener.setblocking(True)
+        words = [str(peer), "churn-server", str(listener.fileno()), "16"]
+        with started_peer(words, [listener]) as serving:
+            arguments = ["churn-client", address, str(PORT), str(connections), str(threads)]
+            said = client.run(str(peer), *arguments)
+            assert f"asked {connections} wrong 0 broken 0" in said
+            assert f"served {connections} wrong 0 broken 0" in finish(serving)

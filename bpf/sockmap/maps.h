@@ -23,6 +23,7 @@ struct shared {
 	__u64 messages; /* sent, by either way */
 	__u32 redirected; /* 1: at least one of them was redirected */
 	__u32 retiring; /* 1: this socket leaves the map, send it nothing */
+	__u64 silent; /* 1: nothing is or will be on its way from here */
 };
 
 /* One direction: the bytes that one socket sends. */

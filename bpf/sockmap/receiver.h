@@ -54,6 +54,14 @@ static __always_inline int is_in_call(__u64 psock)
 	return psock && BPF_CORE_READ(queue, refcnt.refs.counter) > 1;
 }
 
+/* The same, asked from within a call on the socket: is there another? */
+static __always_inline int is_only_call(__u64 psock)
+{
+	struct sk_psock *queue = (struct sk_psock *)psock;
+
+	return psock && BPF_CORE_READ(queue, refcnt.refs.counter) == 2;
+}
+
 static __always_inline __u64 receive_memory(__u64 sk)
 {
 	struct sock *sock = (struct sock *)sk;

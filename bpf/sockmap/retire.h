@@ -8,8 +8,9 @@
  *   1. it is marked as retiring. The other end looks at the mark before each
  *      message that it redirects;
  *   2. SETTLE_NS later, longer than any store takes to be seen, the other end
- *      has either never redirected anything, or no call of it is under way, or
- *      it has left the map itself; and the queue is empty: out;
+ *      has never redirected anything, or it has gone to TCP for good in a call
+ *      that was the only one, or no call of it is under way, or it has left the
+ *      map itself; and the queue is empty: out;
  *   3. when its own last call has returned and the other end's queue is empty,
  *      the other end has nothing to expect from the map either: out with it.
  *
@@ -42,7 +43,7 @@ static __always_inline int peer_is_silent(const struct direction *direction)
 		return 1;
 	return !bpf_probe_read_kernel(&peer, sizeof(peer),
 				      (void *)direction->peer_shared) &&
-	       !peer.redirected;
+	       (!peer.redirected || peer.silent);
 }
 
 static __always_inline int take_out(struct counters *count,

@@ -331,56 +331,59 @@ static __always_inline int follow_stream(struct direction *direction,
 	return check_receiver(direction);
 }
 
-/*
- * TCP to redirecting, the direction that reorders: only when the other end's
- * application has taken every byte that was ever given to TCP. Sequence numbers
- * count those alone, and both ends number them alike.
- */
-static __always_inline int may_return(struct direction *direction,
-				      const struct tcp_sock *tcp)
+/* TCP for want of something that may come yet. */
+static __always_inline int may_return(const struct direction *direction)
 {
-	if (direction->reason != REASON_NO_PEER &&
-	    direction->reason != REASON_BACKLOG)
-		return 0;
-	if (!direction->peer_sk && find_peer(direction))
-		return 0;
-	return has_taken_all(direction->peer_sk, tcp->write_seq) &&
+	return direction->reason == REASON_NO_PEER ||
+	       direction->reason == REASON_BACKLOG;
+}
+
+/*
+ * Going back from TCP to redirecting reorders, but for one case: the other
+ * end's application has taken every byte that was ever given to TCP. Sequence
+ * numbers count those bytes alone, and both ends number them alike.
+ */
+static __always_inline int returns(const struct direction *direction,
+				   const struct tcp_sock *tcp)
+{
+	return !direction->shared.retiring &&
+	       has_taken_all(direction->peer_sk, tcp->write_seq) &&
 	       is_still(direction->peer_sk, direction->peer_cookie);
 }
 
+/* Redirect the message: none, or the reason why it goes to TCP. */
 static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 				    struct direction *direction,
+				    const struct tcp_sock *tcp,
 				    const struct settings *now)
 {
 	struct shared peer = {};
-	struct tcp_sock *tcp;
-	int reason;
+	int wanted, reason;
 
+	if (direction->verdict == VERDICT_TCP && !may_return(direction))
+		return direction->reason;
 	if (now->draining)
 		return REASON_DRAINING;
 	/* After shutdown() only TCP knows that writing is an error. */
 	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
 		return REASON_CLOSING;
-	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
-	if (!tcp || tcp->inet_conn.icsk_ulp_ops)
+	if (tcp->inet_conn.icsk_ulp_ops)
 		return REASON_KTLS;
-	if (direction->verdict == VERDICT_TCP) {
-		if (direction->shared.retiring || !may_return(direction, tcp))
-			return direction->reason;
-	} else if (direction->verdict == VERDICT_UNDECIDED) {
-		reason = find_peer(direction);
-		if (reason)
-			return reason;
-	}
+	if (!direction->peer_sk && find_peer(direction))
+		return REASON_NO_PEER;
 	if (direction->verdict != VERDICT_REDIRECT &&
 	    has_ulp(direction->peer_sk))
 		return REASON_KTLS;
+	wanted = direction->verdict != VERDICT_TCP || returns(direction, tcp);
 	/* Say so before looking at the mark: retire.h step 2 relies on it. */
-	direction->shared.redirected = 1;
+	if (wanted)
+		direction->shared.redirected = 1;
 	if (bpf_probe_read_kernel(&peer, sizeof(peer),
 				  (void *)direction->peer_shared) ||
 	    peer.retiring)
 		return REASON_PEER_GONE;
+	if (!wanted)
+		return direction->reason;
 	reason = follow_stream(direction, &peer, msg->size);
 	if (reason)
 		return reason;
@@ -480,18 +483,24 @@ int sockmap_redirect(struct sk_msg_md *msg)
 	struct settings *now = settings_now();
 	struct bpf_sock *sk = msg->sk;
 	struct direction *direction;
+	struct tcp_sock *tcp;
 	int reason;
 
 	if (!count || !now || !sk)
 		return SK_PASS;
 	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
-	if (!direction)
+	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
+	if (!direction || !tcp)
 		return SK_PASS;
 	direction->shared.messages++;
-	reason = redirect(msg, sk, direction, now);
-	if (reason)
-		to_tcp(msg, direction, reason, count, now);
-	else
+	reason = redirect(msg, sk, direction, tcp, now);
+	if (!reason) {
 		redirected(msg, direction, count, now);
+		return SK_PASS;
+	}
+	to_tcp(msg, direction, reason, count, now);
+	if (!direction->shared.silent && !may_return(direction) &&
+	    is_only_call(psock_of((__u64)tcp)))
+		direction->shared.silent = 1;
 	return SK_PASS;
 }

@@ -169,7 +169,7 @@ class Accelerator:
     def upgrade(self, version: Path) -> None:
         """Another version takes over both links, with the maps kept."""
         fresh = self.pins / "upgrade"
-        load(version, fresh, {pin.name: pin for pin in (self.pins / "maps").iterdir()})
+        load(version, fresh, kept_maps(self.pins / "maps"))
         for link, program in (
             (self.sk_msg_link, "sockmap_redirect"),
             (self.sockops_link, "sockmap_establish"),
@@ -185,6 +185,11 @@ class Accelerator:
         self.stop()
         bpf(LINK_DETACH, struct.pack("I", self.sk_msg_link))
         remove_pins(self.pins)
+
+
+def kept_maps(directory: Path) -> dict[str, Path]:
+    """What an upgrade takes over: all but the constants, which belong to one version."""
+    return {pin.name: pin for pin in directory.iterdir() if not pin.name.endswith("rodata")}
 
 
 def remove_pins(directory: Path) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..bpf import elf, libbpf
+from ..bpf import elf, features, libbpf
 from .errors import Failure, from_os_error
 
 _LOG_LINES = 12
@@ -72,16 +72,18 @@ def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
             path = os.path.join(scratch, os.path.basename(source.path) + ".o")
             content = compile_clang(source, path)
         parsed = _parse(source.path, content)
+        facts = None
         try:
             with libbpf.open_object(path) as handle:
-                yield _facts(source.path, content, parsed, handle), handle
+                facts = _facts(source.path, content, parsed, handle)
+                yield facts, handle
         except libbpf.Unavailable as error:
             raise Failure(
                 f"cannot load {source.path}: {error.strerror}; install libbpf "
                 "(Debian: libbpf1, Red Hat: libbpf), version 0.6 or later"
             ) from error
         except libbpf.LoadError as error:
-            raise load_failure(source.path, error) from error
+            raise _load_failure(source.path, facts, error) from error
 
 
 def _facts(path: str, content: bytes, parsed: elf.Elf, handle: libbpf.Object) -> Facts:
@@ -112,12 +114,32 @@ def _parse(path: str, content: bytes) -> elf.Elf:
     return parsed
 
 
-def load_failure(path: str, error: libbpf.LoadError) -> Failure:
+def _load_failure(path: str, facts: Facts | None, error: libbpf.LoadError) -> Failure:
     """What libbpf and the verifier said, with the end of the log, where the reason stands."""
     lines = [line for line in error.log.splitlines() if line.strip()]
-    failure = from_os_error(error, f"load {path}", _load_advice(error))
+    advice = (_missing_feature(facts) if facts else "") or _load_advice(error)
+    failure = from_os_error(error, f"load {path}", advice)
     tail = "\n".join(lines[-_LOG_LINES:])
     return Failure(f"{failure}\n{tail}" if tail else str(failure), **failure.details, log=lines)
+
+
+def _missing_feature(facts: Facts) -> str:
+    """The first program or map type of the object that this kernel does not have."""
+    known = features.prog_types()
+    for program in facts.programs.values():
+        feature = known.get(program.type)
+        if feature and not feature.supported:
+            return f"this kernel has no {program.type} programs{_since(feature)}"
+    known = features.map_types()
+    for decl in facts.maps.values():
+        feature = known.get(decl.type)
+        if feature and not feature.supported:
+            return f"this kernel has no {decl.type} maps{_since(feature)}"
+    return ""
+
+
+def _since(feature: features.Feature) -> str:
+    return f"; Linux {feature.since} has them" if feature.since else "; it was built without them"
 
 
 def _load_advice(error: libbpf.LoadError) -> str:
@@ -126,8 +148,6 @@ def _load_advice(error: libbpf.LoadError) -> str:
             "the object needs the kernel's BTF (CO-RE): CONFIG_DEBUG_INFO_BTF, "
             "in distribution kernels since 5.10"
         )
-    if "invalid argument" in error.log.lower() and "map" in error.log and "create" in error.log:
-        return "the kernel does not know a map of the object: bpf_info, gather features, names them"
     return "the last lines of the log say why"
 
 

@@ -31,7 +31,8 @@ struct direction {
 	struct shared shared;
 	struct sequence_pair own;
 	struct sequence_pair peer;
-	__u64 peer_sk; /* address of the other end's struct sock */
+	__u64 sk; /* address of this socket's struct sock */
+	__u64 peer_sk; /* and of the other end's, 0: not found yet */
 	__u64 peer_cookie; /* its cookie, to know it from a later socket there
 			    */
 	__u64 peer_shared; /* address of its struct shared */
@@ -141,6 +142,22 @@ static __always_inline struct settings *settings_now(void)
 	__u32 zero = 0;
 
 	return bpf_map_lookup_elem(&settings, &zero);
+}
+
+/* The other end, known once it has been established too. */
+static __always_inline int find_peer(struct direction *direction)
+{
+	struct whereabouts *here, *there;
+
+	here = bpf_map_lookup_elem(&peers, &direction->own);
+	there = bpf_map_lookup_elem(&peers, &direction->peer);
+	if (!there)
+		return REASON_NO_PEER;
+	direction->peer_sk = there->sk;
+	direction->peer_cookie = there->cookie;
+	direction->peer_shared = there->shared;
+	direction->crosses = here && here->net != there->net;
+	return REASON_NONE;
 }
 
 #endif

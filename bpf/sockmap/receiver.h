@@ -26,6 +26,13 @@ static __always_inline int is_still(__u64 sk, __u64 cookie)
 	       (__s64)cookie;
 }
 
+static __always_inline __u64 net_of(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return (__u64)BPF_CORE_READ(sock, __sk_common.skc_net.net);
+}
+
 /* 0 once the socket has left every sockmap and its last call has returned. */
 static __always_inline __u64 psock_of(__u64 sk)
 {

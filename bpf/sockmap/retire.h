@@ -58,13 +58,13 @@ static __always_inline int take_out(struct counters *count,
 }
 
 /*
- * One step of the above for the socket at address sk. Returns the number of
- * sockets that left the map, or -1 when there is nothing left to do.
+ * One step of the above. Returns the number of sockets that left the map, or -1
+ * when there is nothing left to do.
  */
 static __always_inline int retire_step(struct counters *count,
-				       struct direction *direction, __u64 sk)
+				       struct direction *direction)
 {
-	__u64 psock = psock_of(sk), now, peer;
+	__u64 psock = psock_of(direction->sk), now, peer;
 
 	if (psock) {
 		now = bpf_ktime_get_ns();

@@ -7,6 +7,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("xdp")
-int pass(struct xdp_md *ctx) {
-  return ctx->data_end - ctx->data > LIMIT ? XDP_PASS : XDP_DROP;
+int pass(struct xdp_md *ctx)
+{
+	return ctx->data_end - ctx->data > LIMIT ? XDP_PASS : XDP_DROP;
 }

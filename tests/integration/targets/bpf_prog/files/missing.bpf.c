@@ -7,4 +7,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("lirc_mode2")
-int missing(unsigned int *sample) { return 0; }
+int missing(unsigned int *sample)
+{
+	return 0;
+}

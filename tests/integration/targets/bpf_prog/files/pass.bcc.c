@@ -3,10 +3,11 @@
 
 BPF_HASH(seen, u32, u64, 16);
 
-int pass(struct xdp_md *ctx) {
-  u32 key = 1;
-  u64 value = LIMIT;
+int pass(struct xdp_md *ctx)
+{
+	u32 key = 1;
+	u64 value = LIMIT;
 
-  seen.update(&key, &value);
-  return XDP_PASS;
+	seen.update(&key, &value);
+	return XDP_PASS;
 }

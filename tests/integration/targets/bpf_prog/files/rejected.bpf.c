@@ -7,8 +7,9 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("xdp")
-int rejected(struct xdp_md *ctx) {
-  unsigned char *packet = (void *)(long)ctx->data;
+int rejected(struct xdp_md *ctx)
+{
+	unsigned char *packet = (void *)(long)ctx->data;
 
-  return packet[100] ? XDP_PASS : XDP_DROP;
+	return packet[100] ? XDP_PASS : XDP_DROP;
 }

@@ -6,4 +6,7 @@
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
 SEC("somewhere")
-int untyped(void *ctx) { return 1; }
+int untyped(void *ctx)
+{
+	return 1;
+}

@@ -262,7 +262,10 @@ _MAP_SHAPES: Mapping[str, _Shape] = {
     "task_storage": _STORAGE,
     "cgrp_storage": _STORAGE,
 }
-_MAP_UNTRIED = ("unspec", "struct_ops")
+# A prog_array, which every kernel has, must not be tried: when another process opens it by its id
+# while it goes away, its clearing is scheduled twice and done once, and the map stays for ever
+# (prog_array_map_clear, kernel/bpf/arraymap.c; seen on 6.18).
+_MAP_UNTRIED = ("unspec", "struct_ops", "prog_array")
 
 
 def map_types() -> dict[str, Feature]:

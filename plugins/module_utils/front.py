@@ -32,14 +32,14 @@ class Module(Protocol):
         """Tell the operator."""
 
 
-Desired = TypeVar("Desired")
-Observed = TypeVar("Observed")
+DesiredT = TypeVar("DesiredT")
+ObservedT = TypeVar("ObservedT")
 
 
 def run(
     module: Module,
-    kind: Kind[Desired, Observed],
-    desired: Callable[[dict[str, Any]], Desired],
+    kind: Kind[DesiredT, ObservedT],
+    desired: Callable[[dict[str, Any]], DesiredT],
 ) -> NoReturn:
     """Converge what ``desired`` makes of the parameters, and end the module with the outcome."""
     try:

@@ -36,26 +36,26 @@ class Change:
         return f"{self.action} {self.target}"
 
 
-Desired = TypeVar("Desired", contravariant=True)
-Observed = TypeVar("Observed")
+DesiredT = TypeVar("DesiredT", contravariant=True)
+ObservedT = TypeVar("ObservedT")
 
 
-class Kind(Protocol[Desired, Observed]):
+class Kind(Protocol[DesiredT, ObservedT]):
     """What a kind of resource provides; each file of this package is one."""
 
-    def observe(self, desired: Desired) -> Observed:
+    def observe(self, desired: DesiredT) -> ObservedT:
         """Read the kernel. Raises Failure when the question itself makes no sense."""
 
-    def plan(self, desired: Desired, observed: Observed) -> Sequence[Change]:
+    def plan(self, desired: DesiredT, observed: ObservedT) -> Sequence[Change]:
         """The changes that lead from observed to desired: a pure function."""
 
-    def rehearse(self, desired: Desired, changes: Sequence[Change]) -> None:
+    def rehearse(self, desired: DesiredT, changes: Sequence[Change]) -> None:
         """Prove, leaving nothing behind, that the kernel would accept the changes."""
 
-    def apply(self, desired: Desired, changes: Sequence[Change]) -> None:
+    def apply(self, desired: DesiredT, changes: Sequence[Change]) -> None:
         """Carry the changes out, all or none where the kernel allows."""
 
-    def report(self, desired: Desired, observed: Observed) -> Mapping[str, Any]:
+    def report(self, desired: DesiredT, observed: ObservedT) -> Mapping[str, Any]:
         """What the module returns about the resource as it now is."""
 
 
@@ -93,7 +93,7 @@ class Outcome:
 
 
 def converge(
-    kind: Kind[Desired, Observed], desired: Desired, check: bool, lock_timeout: int = 60
+    kind: Kind[DesiredT, ObservedT], desired: DesiredT, check: bool, lock_timeout: int = 60
 ) -> Outcome:
     """Bring one resource into its desired state, or in check mode say what that would take.
 

@@ -216,16 +216,16 @@ def _drift(recipe: Recipe, name: str, item: Pinned, observed: Observed) -> list[
     reasons = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
     if reasons:
         return reasons
-    return _rebound(item, observed.maps)
+    return _rebound(item.marks.get("maps", ""), item.program.map_ids, observed.maps)
 
 
-def _rebound(item: Pinned, declared: Mapping[str, Pinned]) -> list[str]:
-    assert item.program is not None
+def _rebound(recorded: str, used: tuple[int, ...], declared: Mapping[str, Pinned]) -> list[str]:
+    """The maps behind the declared pins that are not those the program was loaded with."""
     reasons = []
-    for binding in item.marks.get("maps", "").split():
+    for binding in recorded.split():
         name, _mark, number = binding.partition("=")
         now = declared[name].map if name in declared else None
-        if now is None or now.id != int(number) or now.id not in item.program.map_ids:
+        if now is None or now.id != int(number) or now.id not in used:
             reasons.append(f"map {name}")
     return reasons
 
@@ -323,7 +323,9 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
     """The programs and maps that are at the declared pins."""
     return {
         "programs": [
-            _program_report(name, item) for name, item in observed.programs.items() if item.program
+            _program_report(name, item, item.program)
+            for name, item in observed.programs.items()
+            if item.program
         ],
         "maps": [
             {"name": name, "id": item.map.id, "pin": item.pin, **_shape_terms(item.map)}
@@ -333,9 +335,7 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
     }
 
 
-def _program_report(name: str, item: Pinned) -> dict[str, Any]:
-    program = item.program
-    assert program is not None
+def _program_report(name: str, item: Pinned, program: ProgramInfo) -> dict[str, Any]:
     return {
         "name": name,
         "id": program.id,

@@ -36,26 +36,26 @@ class Change:
         return f"{self.action} {self.target}"
 
 
-DesiredT = TypeVar("DesiredT", contravariant=True)
+DesiredT_contra = TypeVar("DesiredT_contra", contravariant=True)
 ObservedT = TypeVar("ObservedT")
 
 
-class Kind(Protocol[DesiredT, ObservedT]):
+class Kind(Protocol[DesiredT_contra, ObservedT]):
     """What a kind of resource provides; each file of this package is one."""
 
-    def observe(self, desired: DesiredT) -> ObservedT:
+    def observe(self, desired: DesiredT_contra) -> ObservedT:
         """Read the kernel. Raises Failure when the question itself makes no sense."""
 
-    def plan(self, desired: DesiredT, observed: ObservedT) -> Sequence[Change]:
+    def plan(self, desired: DesiredT_contra, observed: ObservedT) -> Sequence[Change]:
         """The changes that lead from observed to desired: a pure function."""
 
-    def rehearse(self, desired: DesiredT, changes: Sequence[Change]) -> None:
+    def rehearse(self, desired: DesiredT_contra, changes: Sequence[Change]) -> None:
         """Prove, leaving nothing behind, that the kernel would accept the changes."""
 
-    def apply(self, desired: DesiredT, changes: Sequence[Change]) -> None:
+    def apply(self, desired: DesiredT_contra, changes: Sequence[Change]) -> None:
         """Carry the changes out, all or none where the kernel allows."""
 
-    def report(self, desired: DesiredT, observed: ObservedT) -> Mapping[str, Any]:
+    def report(self, desired: DesiredT_contra, observed: ObservedT) -> Mapping[str, Any]:
         """What the module returns about the resource as it now is."""
 
 
@@ -93,7 +93,10 @@ class Outcome:
 
 
 def converge(
-    kind: Kind[DesiredT, ObservedT], desired: DesiredT, check: bool, lock_timeout: int = 60
+    kind: Kind[DesiredT_contra, ObservedT],
+    desired: DesiredT_contra,
+    check: bool,
+    lock_timeout: int = 60,
 ) -> Outcome:
     """Bring one resource into its desired state, or in check mode say what that would take.
 

@@ -20,8 +20,8 @@ description:
   - Each object has a condition. V(drifted) contradicts our pins, such as a program that someone
     else loaded at our pin, or an older program that still runs at a hook. V(zombie) is a link whose
     cgroup, interface or map is gone. V(orphan) is ours and held by no pin and no attachment that
-    the host shows; sockets of a former sockmap may hold it, or an attachment in another network
-    namespace. Everything else is V(ok). What a playbook declares is not known here.
+    the host shows; sockets of a former sockmap may hold it, or an attachment in a network namespace
+    without a name. Everything else is V(ok). What a playbook declares is not known here.
 options:
   gather:
     description:
@@ -52,9 +52,9 @@ attributes:
     platforms: linux
 notes:
   - Pins are those of the BPF file systems that the module's mount namespace can see.
-  - Cgroups are searched below the cgroup2 mount. Interfaces are those of the module's network
-    namespace; a link to another namespace's interface is told with the interface's index alone, as
-    the kernel tells it.
+  - Cgroups are searched below the cgroup2 mount. Interfaces are searched in the module's network
+    namespace and in those that C(ip netns) lists; a link to an interface elsewhere is told with the
+    interface's index alone, as the kernel tells it.
   - What is attached to a sockmap without a link is told since Linux 5.18.
 requirements:
   - Linux 5.10 or later, root
@@ -226,7 +226,12 @@ attachments:
       description: The link that holds it, 0 for none.
       type: int
     mode:
-      description: How it is attached, such as V(multi) to a cgroup or V(native) to an interface.
+      description:
+        - How it is attached, such as V(multi) to a cgroup or V(native) to an interface, or a tc
+          filter's priority and handle.
+      type: str
+    netns:
+      description: The name of the interface's network namespace, empty for the module's own.
       type: str
 features:
   description: What the kernel can do, found out by trying it.

@@ -16,18 +16,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from ..bpf import cgroup, hooks, info, mounts, names
+from ..bpf import cgroup, hooks, info, mounts, names, sockmap
 from ..bpf import maps as map_ops
 from ..bpf.info import LinkInfo, MapInfo
 from ..bpf.syscall import Cmd, Fd, call
-
-SOCKMAP_TYPES = ("sockmap", "sockhash")
-SOCKMAP_ATTACH_TYPES = (
-    "sk_msg_verdict",
-    "sk_skb_stream_parser",
-    "sk_skb_stream_verdict",
-    "sk_skb_verdict",
-)
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,8 @@ class Attachment:
     """A program at a hook. ``link_id`` is 0 when none holds it (legacy).
 
     ``target`` is a cgroup's path, an interface or a map, ``mode`` what the hook says of how
-    (multi, override or exclusive for a cgroup; native, generic or offload for XDP).
+    (multi, override or exclusive for a cgroup; native, generic or offload for XDP), ``netns`` the
+    name of the interface's network namespace, empty for the own one.
     """
 
     hook: str
@@ -44,6 +37,7 @@ class Attachment:
     prog_id: int
     link_id: int = 0
     mode: str = ""
+    netns: str = ""
 
 
 def is_zombie(link: LinkInfo) -> bool:
@@ -154,22 +148,27 @@ def of_sockmaps(maps: Mapping[int, MapInfo], held: Iterable[Attachment]) -> Iter
     """What is attached to sockmaps without a link; nothing before Linux 5.18, which cannot tell."""
     by_link = {(item.target, item.attach_type) for item in held}
     for map_id, about in maps.items():
-        if about.type not in SOCKMAP_TYPES:
+        if about.type not in sockmap.MAP_TYPES:
             continue
         target = map_target(map_id, maps)
         try:
             with info.open_map(map_id) as fd:
-                for attach_type in SOCKMAP_ATTACH_TYPES:
-                    if (target, attach_type) in by_link:
-                        continue
-                    for prog_id in hooks.query(fd.number, attach_type).prog_ids:
+                for attach_type in sockmap.ATTACH_TYPES:
+                    prog_id = _at_sockmap(fd, attach_type)
+                    if prog_id and (target, attach_type) not in by_link:
                         yield Attachment("sockmap", target, attach_type, prog_id)
         except FileNotFoundError:
             continue
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            return
+
+
+def _at_sockmap(fd: Fd, attach_type: str) -> int:
+    try:
+        return sockmap.attached(fd, attach_type) or 0
+    except OSError as error:
+        # Of sk_skb_verdict and sk_skb_stream_verdict a map has one, and is busy for the other.
+        if error.errno == errno.EBUSY:
+            return 0
+        raise
 
 
 def of_prog_arrays(maps: Mapping[int, MapInfo], wanted: Iterable[int]) -> Iterator[Attachment]:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..bpf import info, mounts, pins, provenance
 from ..bpf.info import LinkInfo, MapInfo, ProgramInfo
 from ..bpf.syscall import Fd
-from . import attachments
+from . import attachments, attachments_net
 from .attachments import Attachment
 
 Info = TypeVar("Info", ProgramInfo, MapInfo, LinkInfo)
@@ -106,6 +106,9 @@ def attached(maps: dict[int, MapInfo], links: dict[int, LinkInfo]) -> Iterator[A
     """What links hold, then what hangs at hooks without one."""
     cgroups = attachments.cgroup_paths()
     held = tuple(attachments.of_links(links.values(), cgroups, maps))
-    yield from held
+    interfaces = tuple(attachments_net.of_interfaces(links.values()))
+    placed = {item.link_id: item for item in interfaces if item.link_id}
+    yield from (placed.get(item.link_id, item) for item in held)
     yield from attachments.of_cgroups(cgroups, held)
     yield from attachments.of_sockmaps(maps, held)
+    yield from (item for item in interfaces if not item.link_id)

@@ -172,7 +172,7 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
 def _advice(error: OSError) -> str:
     return {
         errno.EEXIST: "something else changed the interface meanwhile; run it again",
-        errno.ENOENT: "either something else changed the interface meanwhile (run it again), or the "
+        errno.ENOENT: "something else changed the interface meanwhile (run it again), or the "
         "kernel has no clsact (CONFIG_NET_SCH_INGRESS) or no BPF filters (CONFIG_NET_CLS_BPF)",
     }.get(error.errno or 0, "")
 

@@ -201,9 +201,9 @@ def _create(desired: Desired, seen: Observed, program: Program, warning: str) ->
     for link in seen.tcx:
         if link.program.id == program.id:
             raise Failure(
-                f"{program} is attached to {desired.hook} without a link (TCX), and the kernel takes "
-                f"it once only; detach it first (bpftool net detach tcx_{desired.direction} dev "
-                f"{desired.interface})",
+                f"{program} is attached to {desired.hook} without a link (TCX), and the kernel "
+                f"takes it once only; detach it first (bpftool net detach tcx_{desired.direction} "
+                f"dev {desired.interface})",
                 prog_id=program.id,
             )
     before = None

@@ -134,8 +134,7 @@ def _require_native(desired: Desired) -> None:
 
 def apply(desired: Desired, changes: Sequence[Change]) -> None:
     """Carry the changes out; where there is a gap, a failure puts the old program back."""
-    if any(change.detail.do == "move" for change in changes):
-        rehearse(desired, changes)
+    rehearse(desired, changes)
     seen = observe(desired)
     for change in changes:
         with _explained(desired, str(change)), interface.in_netns(desired.netns):

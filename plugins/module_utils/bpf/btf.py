@@ -148,6 +148,8 @@ def parse(raw: bytes) -> Btf:
         )
         if magic != _MAGIC:
             raise ValueError(f"no BTF: it starts with {raw[:2].hex()}")
+        if len(raw) < header + max(type_at + type_size, text_at + text_size):
+            raise ValueError("truncated BTF: it ends before its types and names do")
         text = raw[header + text_at : header + text_at + text_size]
         return Btf(_types(raw[header + type_at : header + type_at + type_size], text))
     except struct.error as error:

@@ -239,6 +239,8 @@ def _address(text: str, size: int, where: str) -> bytes:
         found = ipaddress.ip_address(text.strip())
     except ValueError as error:
         raise BadValue(f"{where}: {text!r} is no IP address") from error
+    if "%" in text:
+        raise BadValue(f"{where}: {text!r} has a zone, which the bytes of an address do not hold")
     if size == 4 and found.version == 6:
         raise BadValue(f"{where}: {text!r} is an IPv6 address where an IPv4 address belongs")
     return _MAPPED + found.packed if size > len(found.packed) else found.packed

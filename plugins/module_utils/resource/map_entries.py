@@ -239,7 +239,7 @@ def _writes(
                 writes.append((Write(entry.key, now, entry.value), entry))
         elif _is_set(map_info, now):
             writes.append((Write(entry.key, now, zero), entry))
-    if not desired.memory.purged:
+    if desired.purge and not desired.memory.purged:
         writes += [(Write(key, now, zero), None) for key, now in observed.others.items()]
     return writes
 

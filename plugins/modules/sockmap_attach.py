@@ -63,7 +63,8 @@ notes:
     For the same reason another version of the program serves new sockets only, while those in the
     map keep the version they have. There is no gap.
   - Remove in the opposite order. While a C(sock_ops) program that uses the map is still attached to
-    a control group, the map may never become empty; the run warns and names it.
+    a control group, the map may never become empty; when there are sockets in it, the run warns and
+    names that program.
   - A direct attachment of an earlier version of the program becomes a link without a gap. The way
     back has a gap and is refused; remove the link first.
   - For a direct attachment the kernel takes no expected program when another version replaces the

@@ -254,10 +254,12 @@ def _drain(desired: Desired, target: Fd) -> None:
             break
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _POLL_LAST)
-    feeders = "; ".join(f"{feeder} still puts sockets in" for feeder in _feeders(about))
+    feeders = ", ".join(_feeders(about))
+    if feeders:
+        feeders = f"detach what may still put sockets in ({feeders}); "
     raise Failure(
         f"sockets that linger in {desired.map} after {desired.drain_timeout} s: {lingering}; "
-        f"nothing was detached; {feeders + ': detach that first; ' if feeders else ''}"
+        f"nothing was detached; {feeders}"
         "raise drain_timeout to wait longer, choose drain: none to let them keep the program until "
         "they close, or drain: force to take them out, which loses what is queued for them",
         lingering=lingering,

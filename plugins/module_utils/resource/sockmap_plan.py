@@ -226,7 +226,7 @@ def _detach(desired: Desired, seen: Observed, holder: Holder) -> Change:
     if desired.drain == "none" and seen.sockets != 0:
         count = "unknown" if seen.sockets is None else seen.sockets
         warning = f"sockets that keep the program until they close: {count}"
-    if desired.drain != "wait" or seen.sockets == 0:
+    if desired.drain != "wait":
         warning = _and_feeders(seen, warning)
     before = _shown(holder.program, desired.link)
     if holder.link_id:
@@ -237,11 +237,11 @@ def _detach(desired: Desired, seen: Observed, holder: Holder) -> Change:
 
 
 def _and_feeders(seen: Observed, warning: str) -> str:
+    """Whether they put sockets in or have been told to stop is not for the kernel to say."""
     if not seen.feeders:
         return warning
-    feeders = (
-        f"still putting sockets into the map, and to be detached first: {', '.join(seen.feeders)}"
-    )
+    feeders = f"attached programs that may put more sockets in: {', '.join(seen.feeders)}; "
+    feeders += "detach them first, unless they have been told to stop"
     return f"{warning}; {feeders}" if warning else feeders
 
 

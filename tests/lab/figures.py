@@ -15,7 +15,7 @@ from fabric import ssh
 from layout import FRONTEND_KEEPALIVE, FRONTEND_PLAIN, PINGPONG_PORT, Host
 from progress import step
 
-ROUNDS = 5
+ROUNDS = 3
 
 
 @dataclass(frozen=True)

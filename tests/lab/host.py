@@ -142,6 +142,8 @@ def configure(host: Host, root: Path, user_key: str, host_key: str) -> None:
     write(root / "root/.ssh/authorized_keys", user_key, mode=0o600)
     unlock_root(root / "etc/shadow")
     write(root / "srv/16k.txt", "0123456789abcde\n" * 1024)
+    write(root / "srv/16m.bin", "")
+    os.truncate(root / "srv/16m.bin", 16 << 20)
     (root / "run/sshd").mkdir()
     (root / "var/log/nginx").mkdir(parents=True, exist_ok=True)
 

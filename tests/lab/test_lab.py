@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +24,23 @@ import fabric
 import figures
 import plays
 import pytest
-from layout import HOSTS, LAB, NAME, STATE, Host
+from layout import HOSTS, LAB, NAME, SSH_CONFIG, STATE, Host
 
+# Requests over connections that stay open, until told to stop; the first that fails ends it.
+TRAFFIC = """
+import http.client, os, time
+clients = [http.client.HTTPConnection("127.0.0.1", 8080) for _ in range(8)]
+count = 0
+while not os.path.exists("/tmp/enough"):
+    for client in clients:
+        client.request("GET", "/16k.txt")
+        answer = client.getresponse()
+        assert answer.status == 200 and len(answer.read()) == 16384
+        count += 1
+    time.sleep(0.02)
+print(count)
+"""
+BIG = str(16 << 20)
 PINS = "/sys/fs/bpf/ebpf_fleet"
 WEB = "/sys/fs/cgroup/web"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
@@ -97,11 +113,36 @@ def lab_processes() -> list[int]:
 def attached(host: Host) -> list[int]:
     """Ids of the programs attached to the web cgroup of `host`, as bpftool says."""
     text = on(host, "bpftool", "-j", "cgroup", "show", WEB)
-    return [program["id"] for program in json.loads(text or "[]")]
+    return [program["id"] for program in json.loads(text.strip() or "[]")]
 
 
 def pins(host: Host) -> list[str]:
     return on(host, f"test ! -e {PINS} || find {PINS} -type f").split()
+
+
+@contextmanager
+def traffic(host: Host) -> Iterator[None]:
+    """The services of `host` answer every request for as long as the block lasts."""
+    on(host, "rm", "-f", "/tmp/enough")
+    command = ["ssh", "-F", str(SSH_CONFIG), host.name, "python3", "-"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdin is not None
+    process.stdin.write(TRAFFIC)
+    process.stdin.close()
+    process.stdin = None
+    try:
+        yield
+    finally:
+        on(host, "touch", "/tmp/enough")
+        count, _errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert int(count) > 0
+
+
+def download(host: Host, *options: str) -> str:
+    """How many bytes of a body larger than all buffers come through the proxy within 20 seconds."""
+    curl = ["curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{size_download}", *options]
+    return fabric.ssh(host, *curl, "http://127.0.0.1:8080/16m.bin", check=False).stdout
 
 
 def program_exists(program: int) -> bool:
@@ -217,8 +258,11 @@ def test_it_refuses_clearly() -> None:
 def test_the_whole_way_there_and_back() -> None:
     keepalive = figures.CELLS[1]
     plain = [figures.sample(host, keepalive) for host in HOSTS]
+    assert download(HOSTS[0]) == BIG
+    assert download(HOSTS[0], "--limit-rate", "8M") == BIG
 
-    first = plays.play("site")
+    with traffic(HOSTS[0]), traffic(HOSTS[1]), traffic(HOSTS[2]):
+        first = plays.play("site")
     assert {recap.host for recap in first} >= {host.name for host in HOSTS}
     assert all(recap.changed for recap in first if recap.host.startswith("web"))
     plays.must_change_nothing(plays.play("site"))
@@ -233,9 +277,13 @@ def test_the_whole_way_there_and_back() -> None:
     for host, was in zip(HOSTS, plain):
         # One of the two hops of each 16 KiB body leaves lo; the other, to wrk, stays.
         assert figures.sample(host, keepalive).lo_bytes < 0.6 * was.lo_bytes
+    assert download(HOSTS[0]) == BIG
+    assert download(HOSTS[0], "--limit-rate", "8M") == BIG
 
-    assert all(recap.changed for recap in plays.play("rollback") if recap.host.startswith("web"))
-    plays.must_change_nothing(plays.play("rollback"))
+    with traffic(HOSTS[0]), traffic(HOSTS[1]), traffic(HOSTS[2]):
+        back = plays.play("rollback")
+        assert all(recap.changed for recap in back if recap.host.startswith("web"))
+        plays.must_change_nothing(plays.play("rollback"))
     for host, was in zip(HOSTS, plain):
         assert attached(host) == []
         assert pins(host) == []

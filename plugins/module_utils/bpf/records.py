@@ -290,7 +290,7 @@ class PrefixKey:
         mapped = len(bits) == 16 and ":" not in before and "." in before
         length = 8 * len(bits)
         if slash:
-            if not after.isdigit():
+            if not (after.isascii() and after.isdigit()):
                 raise BadValue(f"{where}: {after!r} is no prefix length")
             length = int(after) + (96 if mapped else 0)
         if length > 8 * len(bits):

@@ -166,7 +166,10 @@ class Text:
             return _byte_list(value, self.size, where)
         if not isinstance(value, str):
             raise BadValue(f"{where}: {value!r} is no string; quote it")
-        raw = value.encode()
+        try:
+            raw = value.encode()
+        except UnicodeEncodeError as error:
+            raise BadValue(f"{where}: {value!r} is no UTF-8 text") from error
         if b"\0" in raw or len(raw) >= self.size:
             raise BadValue(f"{where}: {value!r} does not fit, at most {self.size - 1} bytes do")
         return raw.ljust(self.size, b"\0")

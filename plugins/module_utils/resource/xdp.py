@@ -107,8 +107,7 @@ def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     """Attach the program to ``lo`` of a network namespace made for it, and ask the driver."""
     if not any(change.detail.do in ("attach", "move") for change in changes):
         return
-    if desired.mode == "native":
-        _require_native(desired)
+    _require_native(desired)
     if desired.mode == "offload":
         return  # such a program is bound to its device and fits no other
     with linked.require_program(desired.prog) as prog, netns.scratch():
@@ -123,6 +122,8 @@ def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
 
 
 def _require_native(desired: Desired) -> None:
+    if desired.mode != "native":
+        return
     with interface.in_netns(desired.netns):
         found = interface.find(desired.interface, desired.netns)
         if xdp.native_support(found.ifindex) is False and "native" not in xdp.attached(found):
@@ -134,7 +135,11 @@ def _require_native(desired: Desired) -> None:
 
 def apply(desired: Desired, changes: Sequence[Change]) -> None:
     """Carry the changes out; where there is a gap, a failure puts the old program back."""
-    rehearse(desired, changes)
+    steps = {change.detail.do for change in changes}
+    if "move" in steps:
+        rehearse(desired, changes)
+    elif "attach" in steps:
+        _require_native(desired)
     seen = observe(desired)
     for change in changes:
         with _explained(desired, str(change)), interface.in_netns(desired.netns):

@@ -69,9 +69,9 @@ notes:
     back has a gap and is refused; remove the link first.
   - For a direct attachment the kernel takes no expected program when another version replaces the
     first. Only the lock between two runs of this collection protects it.
-  - Linux before 5.18 does not tell which program a map has. There the pin C(<map>__<attach_type>)
-    records what was attached, a change by other tools is not noticed, and a foreign program that
-    uses the map and might be attached is an error.
+  - Linux before 5.18 does not tell which program a map has. There the pin
+    C(<map>__<attach_type>__<map id>) records what was attached, a change by other tools is not
+    noticed, and a foreign program that uses the map and might be attached is an error.
   - The sockets in a SOCKMAP with values of 4 bytes cannot be seen by anybody. Declare values of 8
     bytes where they are to be waited for.
   - In check mode the program is attached to a map of no sockets, which is dropped.
@@ -115,7 +115,7 @@ attachment:
     prog_tag: a0b1c2d3e4f50617
     link_id: null
     link: null
-    foreign_prog_id: null
+    other_prog_id: null
   contains:
     map:
       description: Pin of the map.
@@ -141,8 +141,10 @@ attachment:
     link:
       description: Pin of that link.
       type: str
-    foreign_prog_id:
-      description: Id of the program that is attached instead; null when there is none.
+    other_prog_id:
+      description:
+        - Id of the program that is attached instead, an earlier version or a foreign one; null when
+          there is none.
       type: int
 lingering:
   description: Sockets that are in the map; null when the kernel does not show them.

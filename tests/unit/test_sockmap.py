@@ -85,7 +85,10 @@ def test_refused(desired: Desired, observed: Observed, message: str) -> None:
 def test_before_linux_5_18_the_record_is_what_is_attached() -> None:
     unknown = replace(EMPTY, tells=False)
     assert steps(DIRECT, unknown) == [("attach", 0)]
-    assert steps(DIRECT, replace(unknown, holder=Holder(NEW), recorded=True)) == []
+    assert steps(DIRECT, replace(unknown, holder=Holder(NEW))) == []
+    absent = replace(DIRECT, present=False)
+    assert steps(absent, replace(unknown, holder=Holder(NEW))) == [("detach", 20)]
+    assert steps(absent, replace(unknown, stale_record=True)) == [("forget", 0)]
 
 
 @pytest.mark.parametrize(

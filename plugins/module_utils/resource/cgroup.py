@@ -90,7 +90,7 @@ def _find(desired: Desired) -> tuple[str, int]:
                 "systemd.unified_cgroup_hierarchy=1, or mount one (mount -t cgroup2 none DIRECTORY)"
             )
         path = os.path.join(root, path)
-    path = os.path.normpath(path)
+    path = os.path.realpath(path)
     if not os.path.isdir(path):
         if desired.present:
             raise Failure(

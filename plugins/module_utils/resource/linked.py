@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
 from ..bpf import info, links, pins, provenance
@@ -88,8 +88,11 @@ def pinned_program(path: str) -> Program | None:
         return _describe(fd)
 
 
-def pinned_program_ids(near: str) -> set[int]:
-    """The ids of all programs that have a name in the BPF file system in which ``near`` lies."""
+def pinned_program_ids(near: str, ignored: Collection[str] = ()) -> set[int]:
+    """The ids of the programs that have a name in the BPF file system in which ``near`` lies.
+
+    ``ignored`` are paths of pins that do not count.
+    """
     top = near
     while top != "/" and not os.path.isdir(top):
         top = os.path.dirname(top)
@@ -98,7 +101,9 @@ def pinned_program_ids(near: str) -> set[int]:
     found: set[int] = set()
     for directory, _directories, files in os.walk(top):
         for name in files:
-            found.update(_pinned_program_id(os.path.join(directory, name)))
+            path = os.path.join(directory, name)
+            if path not in ignored:
+                found.update(_pinned_program_id(path))
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import glob
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,16 @@ plan = sockmap_plan.plan
 
 _POLL_FIRST, _POLL_LAST = 0.05, 1.0  # seconds between two counts while draining
 
-_LINKLESS = ("missing", "detach", "release", "discard", "wait for sockets", "delete sockets")
+# Steps that bring no program to a hook.
+_NOTHING_NEW = (
+    "missing",
+    "detach",
+    "release",
+    "discard",
+    "forget",
+    "wait for sockets",
+    "delete sockets",
+)
 
 
 def desired(params: Mapping[str, Any]) -> Desired:
@@ -67,6 +77,7 @@ def observe(desired: Desired) -> Observed:
         link=link,
         link_program=linked.program(link.prog_id) if link else None,
         staged=bool(desired.link) and os.path.lexists(pins.staging_path(desired.link)),
+        stale_record=bool(_records(desired)),
     )
     fd = _open_map(desired, seen)
     if fd is None:
@@ -96,15 +107,14 @@ def _read_map(desired: Desired, seen: Observed, fd: Fd) -> Observed:
     about = info.map_(fd)
     prog_id = sockmap.attached(fd, desired.attach_type)
     tells = prog_id is not None
-    record = None if tells else _recorded(desired, about)
     if prog_id is None:
-        prog_id = record.id if record else 0
+        prog_id = _recorded(desired, about)
     seen = dataclasses.replace(
         seen,
         map_id=about.id,
         holder=_holder(desired, about, prog_id) if prog_id else None,
         tells=tells,
-        recorded=record is not None,
+        stale_record=bool(_records(desired) - {_record_path(desired, about.id)}),
         suspects=() if tells else tuple(_suspects(seen, about, prog_id)),
     )
     if desired.present:
@@ -122,22 +132,26 @@ def _holder(desired: Desired, about: MapInfo, prog_id: int) -> Holder:
     program = linked.program(prog_id)
     if link_id or not program.ours:
         return Holder(program, link_id)
-    return Holder(program, pinned=prog_id in linked.pinned_program_ids(desired.map))
+    named = linked.pinned_program_ids(desired.map, _records(desired))
+    return Holder(program, pinned=prog_id in named)
 
 
-def record_path(desired: Desired) -> str:
+def _record_path(desired: Desired, map_id: int) -> str:
     """Where, before Linux 5.18, a pin of the attached program notes that we attached it."""
-    return f"{desired.map}__{desired.attach_type}"
+    return f"{desired.map}__{desired.attach_type}__{map_id}"
 
 
-def _recorded(desired: Desired, about: MapInfo) -> Program | None:
-    """The program on record, unless the record is of a map that had this name before."""
-    fd = linked.open_pin(record_path(desired), "program")
+def _records(desired: Desired) -> set[str]:
+    """All records for the hook: of the map, and of those that had its name before."""
+    return set(glob.glob(glob.escape(_record_path(desired, 0)[:-1]) + "*"))
+
+
+def _recorded(desired: Desired, about: MapInfo) -> int:
+    fd = linked.open_pin(_record_path(desired, about.id), "program")
     if fd is None:
-        return None
+        return 0
     with fd:
-        known = info.program(fd)
-    return linked.program(known.id) if about.id in known.map_ids else None
+        return info.program(fd).id
 
 
 def _suspects(seen: Observed, about: MapInfo, recorded_id: int) -> Iterator[Program]:
@@ -162,7 +176,7 @@ def _feeders(about: MapInfo) -> Iterator[str]:
 
 def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     """Attach the program to a map of no sockets, which is dropped."""
-    if all(change.detail.do in _LINKLESS for change in changes):
+    if all(change.detail.do in _NOTHING_NEW for change in changes):
         return
     with linked.require_program(desired.prog) as fd:
         about = info.program(fd)
@@ -198,6 +212,8 @@ def _apply(desired: Desired, seen: Observed, step: Step) -> None:
         linked.release(desired.link)
     elif step.do == "discard":
         linked.discard_staged(desired.link)
+    elif step.do == "forget":
+        _forget(desired)
     elif step.do == "adopt link":
         linked.adopt(desired.link, step.id)
     else:
@@ -221,9 +237,8 @@ def _apply_to_map(desired: Desired, seen: Observed, step: Step, target: Fd) -> N
     elif step.do == "delete sockets":
         sockmap.delete_all(target, info.map_(target))
     elif step.do == "detach":
-        with info.open_program(step.id) as old:
-            hooks.detach(target.number, old, desired.attach_type)
-        pins.remove(record_path(desired))
+        _detach(desired, seen, step.id, target)
+        _forget(desired)
     else:
         with linked.require_program(desired.prog) as prog:
             _apply_new(desired, seen, step, target, prog)
@@ -238,7 +253,22 @@ def _apply_new(desired: Desired, seen: Observed, step: Step, target: Fd, prog: F
         # The kernel takes no expected program here: the lock has to do.
         hooks.attach(target.number, prog, desired.attach_type)
         if not seen.tells:
-            pins.replace(prog, record_path(desired))
+            _forget(desired)
+            pins.pin(prog, _record_path(desired, seen.map_id))
+
+
+def _detach(desired: Desired, seen: Observed, prog_id: int, target: Fd) -> None:
+    with info.open_program(prog_id) as old:
+        try:
+            hooks.detach(target.number, old, desired.attach_type)
+        except FileNotFoundError:
+            if seen.tells:
+                raise  # else somebody detached what is on record, which nobody could see
+
+
+def _forget(desired: Desired) -> None:
+    for record in _records(desired):
+        pins.remove(record)
 
 
 def _drain(desired: Desired, target: Fd) -> None:
@@ -281,7 +311,7 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
             "prog_tag": program.tag if program else None,
             "link_id": holder.link_id or None if holder and mine else None,
             "link": desired.link or None if holder and mine and holder.link_id else None,
-            "foreign_prog_id": holder.program.id if holder and not mine else None,
+            "other_prog_id": holder.program.id if holder and not mine else None,
         }
     }
     if not desired.present:

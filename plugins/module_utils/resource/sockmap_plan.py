@@ -55,7 +55,7 @@ class Observed:
     staged: bool = False  # a killed run left a link waiting for its name
     holder: Holder | None = None
     tells: bool = True  # False before Linux 5.18: the holder is what we recorded
-    recorded: bool = False  # the record of an earlier Linux exists
+    stale_record: bool = False  # there is a record, but of a map that had the name before
     suspects: tuple[
         Program, ...
     ] = ()  # foreign, use the map, and may be attached: unless ``tells``
@@ -186,6 +186,8 @@ def _plan_absent(desired: Desired, seen: Observed) -> Iterator[Change]:
         before = _shown(seen.link_program, desired.link) if seen.link_program else None
         yield Change("detach link", desired.link, before, None, detail=Step("release"))
     yield from _discard(desired, seen)
+    if seen.stale_record:
+        yield Change("discard record of", hook(desired), detail=Step("forget"))
 
 
 def _is_meant(desired: Desired, seen: Observed, holder: Holder) -> bool:

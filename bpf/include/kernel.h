@@ -44,6 +44,29 @@ struct sock_common {
 	atomic64_t skc_cookie;
 } __KERNEL_CORE;
 
+struct wait_queue_entry {
+	void *private;
+	struct list_head entry;
+} __KERNEL_CORE;
+
+struct wait_queue_head {
+	struct list_head head;
+} __KERNEL_CORE;
+
+typedef struct wait_queue_head wait_queue_head_t;
+
+struct socket_wq {
+	wait_queue_head_t wait;
+} __KERNEL_CORE;
+
+struct task_struct {
+	void *stack;
+} __KERNEL_CORE;
+
+typedef struct {
+	int owned;
+} __KERNEL_CORE socket_lock_t;
+
 struct file {
 	unsigned int f_flags;
 } __KERNEL_CORE;
@@ -61,6 +84,8 @@ struct sock {
 	int sk_rcvbuf;
 	void *sk_user_data;
 	struct socket *sk_socket;
+	struct socket_wq *sk_wq;
+	socket_lock_t sk_lock;
 } __KERNEL_CORE;
 
 struct tcp_ulp_ops;

@@ -15,7 +15,18 @@
 #include "receiver.h"
 #include "retire.h"
 
-#define E2BIG 7
+#define E2BIG	  7
+#define CALLBACKS (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+/* How long a half-close waits for its mark to be seen. */
+#define BRIEF_SETTLE_NS 2000
+#define MAX_CLOCK_READS 256
+/* tcp_sock.srtt_us is in eighths of a microsecond. */
+#define SRTT_MILLISECOND 8000
+
+static __always_inline void set_callbacks(struct bpf_sock_ops *ops, int flags)
+{
+	bpf_sock_ops_cb_flags_set(ops, flags);
+}
 
 /*
  * Connections whose first bytes may be under way before both ends are in the
@@ -30,9 +41,12 @@ static __always_inline int unsuitable(struct bpf_sock_ops *ops,
 		return REASON_FAST_OPEN;
 	/*
 	 * A request socket remembers when its SYN-ACK left, and the handshake
-	 * measures a round trip from it; a cookie remembers nothing.
+	 * measures a round trip from it. A cookie remembers nothing: there is
+	 * no round trip, or one from time stamps, which count milliseconds. (So
+	 * has a SYN-ACK that was sent twice; one handshake in a thousand is
+	 * taken for it and stays on TCP.)
 	 */
-	if (!active && !ops->srtt_us)
+	if (!active && ops->srtt_us % SRTT_MILLISECOND == 0)
 		return REASON_SYN_COOKIE;
 	return REASON_NONE;
 }
@@ -45,6 +59,15 @@ static __always_inline __u64 as_number(__u64 *through, const void *pointer)
 {
 	*(volatile __u64 *)through = (__u64)pointer;
 	return *(volatile __u64 *)through;
+}
+
+static __always_inline void forget(struct direction *direction)
+{
+	struct sequence_pair former = direction->own;
+
+	bpf_map_delete_elem(&sockets, &former);
+	bpf_map_delete_elem(&peers, &former);
+	__builtin_memset(direction, 0, sizeof(*direction));
 }
 
 static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
@@ -67,12 +90,20 @@ static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
 				       BPF_SK_STORAGE_GET_F_CREATE);
 	if (!direction)
 		return REASON_NOT_INSERTED;
+	/*
+	 * connect(AF_UNSPEC) leaves a socket in the map, with what it had not
+	 * read. Its next connection is another one.
+	 */
+	if (direction->sk)
+		forget(direction);
 	direction->own = own;
 	direction->peer.sent = own.received;
 	direction->peer.received = own.sent;
 	here.shared = as_number(&direction->sk, &direction->shared);
 	here.sk = as_number(&direction->sk, tcp);
 	here.net = net_of(here.sk);
+	direction->net = here.net;
+	direction->cookie = here.cookie;
 	if (bpf_map_update_elem(&peers, &own, &here, BPF_ANY))
 		return REASON_NOT_INSERTED;
 	error = bpf_sock_hash_update(ops, &sockets, &own, BPF_NOEXIST);
@@ -144,9 +175,7 @@ static __always_inline void established(struct bpf_sock_ops *ops, int active)
 	reason = admit(ops, now, &connection, active);
 	if (reason == REASON_NONE) {
 		count->admitted++;
-		bpf_sock_ops_cb_flags_set(ops,
-					  ops->bpf_sock_ops_cb_flags |
-						  BPF_SOCK_OPS_RTT_CB_FLAG);
+		set_callbacks(ops, ops->bpf_sock_ops_cb_flags | CALLBACKS);
 	} else {
 		count_left_on_tcp(count, reason);
 	}
@@ -167,17 +196,19 @@ static __always_inline int wants_out(struct direction *direction)
 		return 1;
 	switch (direction->reason) {
 	case REASON_NO_PEER:
-		/* Data has been acknowledged, so the other end is established
-		 */
+		/* Data has been acknowledged: the other end is established. */
 		if (!direction->peer_sk && find_peer(direction))
 			return 1;
-		return direction->tcp_bytes > return_bytes;
+		break;
 	case REASON_BACKLOG:
-		return direction->tcp_bytes > return_bytes ||
-		       !is_nonblocking(direction->peer_sk);
+		break;
 	default:
 		return 1;
 	}
+	/* Only event loops are returned to; see has_taken_all(). */
+	return direction->tcp_bytes > return_bytes ||
+	       !is_nonblocking(direction->peer_sk) ||
+	       !is_nonblocking(direction->sk);
 }
 
 /* A round trip was measured: bytes of this socket went through TCP. */
@@ -197,12 +228,54 @@ static __always_inline void round_trip(struct bpf_sock_ops *ops)
 		return;
 	out = retire_step(count, direction);
 	if (out < 0)
-		bpf_sock_ops_cb_flags_set(ops,
-					  ops->bpf_sock_ops_cb_flags &
-						  ~BPF_SOCK_OPS_RTT_CB_FLAG);
+		set_callbacks(ops, ops->bpf_sock_ops_cb_flags &
+					   ~BPF_SOCK_OPS_RTT_CB_FLAG);
 	else if (out && now->events && READ_CONNECTION(ops, &connection))
 		report(count, &connection, bpf_get_socket_cookie(ops),
 		       EVENT_RETIRED, REASON_NONE);
+}
+
+/*
+ * shutdown() of the sending side. A reader that sleeps in a sockmap socket
+ * returns EAGAIN for any wakeup without data, and the ACK of the FIN is one: a
+ * request, a half-close and a blocking read for the answer would fail. So out
+ * of the map, now, if it can be. If the other end has not yet found this one,
+ * it never will after this, and nothing can be in the queue. Else as in
+ * retire.h, but the mark has only microseconds to be seen, which is a thousand
+ * times what a store takes.
+ */
+static __always_inline void half_closed(struct bpf_sock_ops *ops)
+{
+	struct counters *count = counters_here();
+	struct bpf_sock *sk = ops->sk;
+	struct direction *direction;
+	struct sequence_pair own;
+	__u64 psock, start;
+
+	if (!count || !sk)
+		return;
+	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
+	if (!direction)
+		return;
+	psock = psock_of(direction->sk);
+	/* close() has taken it out before */
+	if (!psock || has_ulp(direction->sk))
+		return;
+	own = direction->own;
+	if (!bpf_map_delete_elem(&peers, &own)) {
+		take_out(count, &own);
+		return;
+	}
+	if (direction->shared.retiring || is_nonblocking(direction->sk))
+		return;
+	direction->shared.retiring = 1;
+	start = bpf_ktime_get_ns();
+	for (int i = 0; i < MAX_CLOCK_READS; i++)
+		if (bpf_ktime_get_ns() - start > BRIEF_SETTLE_NS)
+			break;
+	if (!peer_is_silent(direction) || !queue_is_empty(psock) ||
+	    !take_out(count, &own))
+		direction->shared.retiring = 0;
 }
 
 #endif

@@ -32,6 +32,8 @@ struct direction {
 	struct sequence_pair own;
 	struct sequence_pair peer;
 	__u64 sk; /* address of this socket's struct sock */
+	__u64 cookie; /* of this socket */
+	__u64 net; /* address of its struct net */
 	__u64 peer_sk; /* and of the other end's, 0: not found yet */
 	__u64 peer_cookie; /* its cookie, to know it from a later socket there
 			    */
@@ -79,8 +81,10 @@ struct {
 } directions SEC(".maps");
 
 /*
- * By the socket's own pair. Written by sockops, read by sk_msg once, at the
- * first message: an entry that has gone by then means TCP, nothing worse.
+ * By the socket's own pair. Written by sockops; taken out, once, by the other
+ * end's first message, after which that end may redirect to this socket, or by
+ * this socket when it leaves, after which the other end never will: whoever
+ * deletes the entry has decided it. One that the LRU has dropped means TCP.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -144,19 +148,23 @@ static __always_inline struct settings *settings_now(void)
 	return bpf_map_lookup_elem(&settings, &zero);
 }
 
-/* The other end, known once it has been established too. */
+/* Learn where the other end is, and with it the right to redirect to it. */
 static __always_inline int find_peer(struct direction *direction)
 {
-	struct whereabouts *here, *there;
+	struct whereabouts *there;
+	struct whereabouts found;
+	struct sequence_pair key = direction->peer;
 
-	here = bpf_map_lookup_elem(&peers, &direction->own);
-	there = bpf_map_lookup_elem(&peers, &direction->peer);
+	there = bpf_map_lookup_elem(&peers, &key);
 	if (!there)
 		return REASON_NO_PEER;
-	direction->peer_sk = there->sk;
-	direction->peer_cookie = there->cookie;
-	direction->peer_shared = there->shared;
-	direction->crosses = here && here->net != there->net;
+	found = *there;
+	if (bpf_map_delete_elem(&peers, &key))
+		return REASON_NO_PEER;
+	direction->peer_sk = found.sk;
+	direction->peer_cookie = found.cookie;
+	direction->peer_shared = found.shared;
+	direction->crosses = direction->net != found.net;
 	return REASON_NONE;
 }
 

@@ -16,6 +16,8 @@
 
 /* sk_user_data keeps flags in the low bits of the pointer (net/sock.h). */
 #define SK_USER_DATA_FLAGS 7ULL
+#define MAX_SLEEPERS	   8
+#define MAX_STACK	   (16 * 1024)
 #define O_NONBLOCK	   04000
 
 static __always_inline int is_still(__u64 sk, __u64 cookie)
@@ -31,6 +33,13 @@ static __always_inline __u64 net_of(__u64 sk)
 	struct sock *sock = (struct sock *)sk;
 
 	return (__u64)BPF_CORE_READ(sock, __sk_common.skc_net.net);
+}
+
+static __always_inline int is_nonblocking(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return !!(BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK);
 }
 
 /* 0 once the socket has left every sockmap and its last call has returned. */
@@ -69,6 +78,59 @@ static __always_inline int is_only_call(__u64 psock)
 	return psock && BPF_CORE_READ(queue, refcnt.refs.counter) == 2;
 }
 
+/*
+ * How many threads sleep in a call on the socket, those in poll() not counted?
+ * A wait entry names its task and lies on that task's kernel stack; poll() and
+ * epoll put something else where the task would be.
+ */
+static __always_inline int sleepers(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+	struct socket_wq *queue = BPF_CORE_READ(sock, sk_wq);
+	__u64 head, at;
+	int found = 0;
+
+	if (!queue)
+		return 0;
+	head = (__u64)queue + bpf_core_field_offset(queue->wait) +
+	       bpf_core_field_offset(queue->wait.head);
+	at = (__u64)BPF_CORE_READ(queue, wait.head.next);
+	for (int i = 0; i < MAX_SLEEPERS && at && at != head; i++) {
+		struct wait_queue_entry *waits;
+		struct task_struct *task;
+		__u64 stack;
+
+		waits = (void *)(at - bpf_core_field_offset(
+					      struct wait_queue_entry, entry));
+		task = BPF_CORE_READ(waits, private);
+		stack = task ? (__u64)BPF_CORE_READ(task, stack) : 0;
+		if (at >= stack && at < stack + MAX_STACK)
+			found++;
+		at = (__u64)BPF_CORE_READ(waits, entry.next);
+	}
+	return found;
+}
+
+/*
+ * Did a thread fall asleep in recv() before the socket was in the map? It waits
+ * inside plain TCP, where redirected bytes do not wake it. A thread that came
+ * later holds a reference to the psock.
+ */
+static __always_inline int has_early_reader(__u64 sk, __u64 psock)
+{
+	struct sk_psock *queue = (struct sk_psock *)psock;
+	struct sock *sock = (struct sock *)sk;
+	int later;
+
+	if (!psock || is_nonblocking(sk))
+		return 0;
+	later = BPF_CORE_READ(queue, refcnt.refs.counter) - 1;
+	/* the owner of the lock is awake */
+	if (BPF_CORE_READ(sock, sk_lock.owned))
+		later--;
+	return sleepers(sk) > (later > 0 ? later : 0);
+}
+
 static __always_inline __u64 receive_memory(__u64 sk)
 {
 	struct sock *sock = (struct sock *)sk;
@@ -89,13 +151,6 @@ static __always_inline int has_taken_all(__u64 sk, __u32 write_seq)
 
 	return BPF_CORE_READ(tcp, copied_seq) == write_seq &&
 	       BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK;
-}
-
-static __always_inline int is_nonblocking(__u64 sk)
-{
-	struct sock *sock = (struct sock *)sk;
-
-	return !!(BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK);
 }
 
 static __always_inline int has_ulp(__u64 sk)

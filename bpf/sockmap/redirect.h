@@ -93,9 +93,17 @@ static __always_inline int may_return(const struct direction *direction)
  * end's application has taken every byte that was ever given to TCP. Sequence
  * numbers count those bytes alone, and both ends number them alike.
  */
-static __always_inline int returns(const struct direction *direction,
-				   const struct tcp_sock *tcp)
+static __always_inline int in_order(const struct direction *direction,
+				    const struct tcp_sock *tcp)
 {
+	/*
+	 * send() on a socket that was still connecting waited for it inside
+	 * plain TCP: the first message seen here need not be the first.
+	 */
+	if (direction->verdict == VERDICT_UNDECIDED)
+		return tcp->write_seq == direction->own.sent &&
+		       !has_early_reader(direction->peer_sk,
+					 psock_of(direction->peer_sk));
 	return !direction->shared.retiring &&
 	       has_taken_all(direction->peer_sk, tcp->write_seq) &&
 	       is_still(direction->peer_sk, direction->peer_cookie);
@@ -124,7 +132,8 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	if (direction->verdict != VERDICT_REDIRECT &&
 	    has_ulp(direction->peer_sk))
 		return REASON_KTLS;
-	wanted = direction->verdict != VERDICT_TCP || returns(direction, tcp);
+	wanted = direction->verdict == VERDICT_REDIRECT ||
+		 in_order(direction, tcp);
 	/* Say so before looking at the mark: retire.h step 2 relies on it. */
 	if (wanted)
 		direction->shared.redirected = 1;
@@ -133,7 +142,7 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	    peer.retiring)
 		return REASON_PEER_GONE;
 	if (!wanted)
-		return direction->reason;
+		return direction->verdict ? direction->reason : REASON_NO_PEER;
 	reason = follow_stream(direction, &peer, msg->size);
 	if (reason)
 		return reason;
@@ -176,12 +185,9 @@ static __always_inline void report_direction(struct sk_msg_md *msg,
 					     int kind, int reason)
 {
 	struct connection connection = {};
-	struct whereabouts *here;
 
-	here = bpf_map_lookup_elem(&peers, &direction->own);
 	if (READ_CONNECTION(msg, &connection))
-		report(count, &connection, here ? here->cookie : 0, kind,
-		       reason);
+		report(count, &connection, direction->cookie, kind, reason);
 }
 
 /* This message goes to TCP, and with it the direction. */

@@ -66,6 +66,9 @@ static __always_inline int retire_step(struct counters *count,
 {
 	__u64 psock = psock_of(direction->sk), now, peer;
 
+	/* Kernel TLS has built on what the map has put there. */
+	if (has_ulp(direction->sk))
+		return -1;
 	if (psock) {
 		now = bpf_ktime_get_ns();
 		if (!direction->shared.retiring) {
@@ -82,7 +85,7 @@ static __always_inline int retire_step(struct counters *count,
 	    !is_still(direction->peer_sk, direction->peer_cookie))
 		return -1;
 	peer = psock_of(direction->peer_sk);
-	if (!peer)
+	if (!peer || has_ulp(direction->peer_sk))
 		return -1;
 	return queue_is_empty(peer) ? take_out(count, &direction->peer) : 0;
 }

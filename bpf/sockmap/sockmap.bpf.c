@@ -37,6 +37,10 @@ int sockmap_establish(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_RTT_CB:
 		round_trip(ops);
 		break;
+	case BPF_SOCK_OPS_STATE_CB:
+		if (ops->args[1] == BPF_TCP_FIN_WAIT1)
+			half_closed(ops);
+		break;
 	}
 	return 1;
 }

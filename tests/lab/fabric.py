@@ -39,6 +39,7 @@ START_SECONDS = 15.0
 
 # tool: the Debian package that has it
 TOOLS = {
+    "clang": "clang",
     "ip": "iproute2",
     "mount": "mount",
     "nc": "netcat-openbsd",
@@ -49,6 +50,7 @@ TOOLS = {
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
     "unshare": "util-linux",
+    "wrk": "wrk",
 }
 
 

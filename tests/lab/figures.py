@@ -76,7 +76,7 @@ Table = dict[str, list[Figures]]
 def prepare(hosts: Sequence[Host]) -> None:
     """New connections on every host: a connection keeps the state it was made in."""
     for host in hosts:
-        ssh(host, "cc", "-O2", "-o", "/usr/local/sbin/pingpong", "/usr/local/src/pingpong.c")
+        ssh(host, "clang", "-O2", "-o", "/usr/local/sbin/pingpong", "/usr/local/src/pingpong.c")
         ssh(host, "web", "restart")
 
 

@@ -53,10 +53,6 @@ def junit(files: list[Path], succeeded: bool, *, skips: bool = True) -> Count:
 
 
 def integration(output: str, succeeded: bool) -> Count:
-    """Targets that `ansible-test integration` ran, and those it lists as failed."""
-    ran = len(re.findall(r"^Running (\S+) integration test role$", output, re.MULTILINE))
-    listed = re.search(
-        r"The (\d+) integration test\(s\) listed below \(out of (\d+)\) failed", output
-    )
-    failed = int(listed[1]) if listed else 0
-    return strict(Count(passed=ran - failed, failed=failed), succeeded)
+    """The targets that integration_target.sh reports."""
+    words = re.findall(r"^target \S+: (passed|failed) in", output, re.MULTILINE)
+    return strict(Count(words.count("passed"), words.count("failed")), succeeded)

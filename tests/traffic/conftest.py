@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import lab
 import pytest
 from traffic import Path_
 
+PATIENCE = 120
 HERE = Path(__file__).resolve().parent
 
 
@@ -32,6 +35,28 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread"]
     subprocess.run(["cc", *flags, *sources, "-o", str(binary)], check=True)
     return binary
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """A test in which nothing moves any more fails; it does not hang."""
+
+    def give_up(_signal: int, _frame: object) -> None:
+        raise TimeoutError(f"nothing happened for {PATIENCE} s")
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(PATIENCE)
+    yield
+    signal.alarm(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All tests run on one copy of the object, whatever is rebuilt meanwhile."""
+    assert dataplane.OBJECT.exists(), f"{dataplane.OBJECT} is not built: make -C bpf"
+    copy = tmp_path_factory.mktemp("object") / "sockmap.bpf.o"
+    shutil.copy(dataplane.OBJECT, copy)
+    dataplane.OBJECT = copy
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import socket
 import struct
@@ -203,3 +204,27 @@ def test_every_socket_leaves_the_map(
             if ending == "unread":
                 made.client.sendall(DATA)
     assert plane.is_empty(5)
+
+
+def disconnect(connected: socket.socket) -> None:
+    """connect(AF_UNSPEC): the socket is as new, and may connect again."""
+    unspecified = ctypes.create_string_buffer(16)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(connected.fileno(), unspecified, 16):
+        raise OSError(ctypes.get_errno(), "connect(AF_UNSPEC)")
+
+
+def test_a_socket_that_is_disconnected_and_connected_again(host: Namespace, path: Path_) -> None:
+    """The second connection of a socket begins clean: nothing unread or decided of the first one is in it."""
+    place = path.place(host)
+    with listen(place, "127.0.0.1") as listener, place.socket() as client:
+        for number in range(20):
+            client.connect(("127.0.0.1", PORT))
+            server, _ = listener.accept()
+            with server:
+                server.settimeout(20)
+                greet(Connection(client, server))
+                server.sendall(b"never read in connection %d" % number)
+                client.sendall(DATA)
+                expect(receive(server, len(DATA)))
+                disconnect(client)

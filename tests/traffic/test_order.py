@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 import select
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -22,7 +23,6 @@ from traffic import (
     listen,
     receive,
     receive_all,
-    run_peer,
 )
 
 SHAPED_CONNECTIONS = 20
@@ -225,23 +225,30 @@ def test_short_connections_between_namespaces(
     assert plane.is_empty(5)
 
 
-@pytest.mark.parametrize("pause_ms", [0, 3], ids=["fast-reader", "slow-reader"])
+@pytest.mark.parametrize("reader_blocks", [True, False], ids=["blocking", "non-blocking"])
+@pytest.mark.parametrize("pause_ms", [0, 60])
 def test_each_of_several_writers_keeps_its_order(
-    host: Namespace, path: Path_, peer: Path, pause_ms: int
+    host: Namespace, path: Path_, peer: Path, pause_ms: int, reader_blocks: bool
 ) -> None:
-    """Four threads write to one socket at once; each one's bytes arrive in its order."""
+    """Four threads write to one socket at once; each one's bytes arrive in its order.
+
+    A small send buffer lets a thread sleep in the middle of its message while the others go on; a reader that pauses
+    and then takes everything lets the data plane change its mind just then.
+    """
     place = path.place(host)
-    for seed in range(3):
+    for seed in range(6):
         with connection(place, place) as made:
-            client, server = made.client, made.server
-            run_peer(
-                peer,
-                "threads",
-                40,
-                client.fileno(),
-                server.fileno(),
-                seed,
-                3 << 20,
-                pause_ms,
-                sockets=[client, server],
+            ends = [made.client, made.server]
+            if pause_ms:
+                made.client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16384)
+            words = [str(peer), "threads", "40", *(str(end.fileno()) for end in ends)]
+            made.client.setblocking(True)
+            made.server.setblocking(reader_blocks)
+            done = subprocess.run(
+                [*words, str(seed), str(2 << 20), str(pause_ms)],
+                pass_fds=[end.fileno() for end in ends],
+                capture_output=True,
+                text=True,
+                check=False,
             )
+            assert done.returncode == 0, done.stdout + done.stderr

@@ -12,7 +12,6 @@ import socket
 from pathlib import Path
 
 import pytest
-from dataplane import Accelerator
 from lab import Namespace, Wire
 from traffic import Connection, Path_, connection, connections, run_peer
 
@@ -37,8 +36,11 @@ MIXTURES = [
 ]
 
 
+MODES = pytest.mark.parametrize("blocking", [True, False], ids=["blocking", "non-blocking"])
+
+
 def stress(
-    peer: Path, path: Path_, made: Connection, mixture: tuple, seed: int, seconds: int = 30
+    peer: Path, path: Path_, made: Connection, mixture: tuple, seed: int, blocking: bool
 ) -> None:
     _name, there, back = mixture
     client, server = made.client, made.server
@@ -48,7 +50,8 @@ def stress(
     ):
         fields = (source.fileno(), target.fileno(), seed * 2 + number, length, writer, reader)
         directions.append(",".join(map(str, fields)))
-    said = run_peer(peer, "stream", seconds, *directions, sockets=[client, server])
+    ends = [client, server]
+    said = run_peer(peer, "stream", 30, *directions, sockets=ends, blocking=blocking)
     check_interruptions(said, path)
 
 
@@ -58,27 +61,34 @@ def check_interruptions(said: str, path: Path_) -> None:
         assert said.count("interrupted 0") == said.count("interrupted"), said
 
 
+@MODES
 @pytest.mark.parametrize("mixture", MIXTURES, ids=[mixture[0] for mixture in MIXTURES])
-def test_loopback(host: Namespace, path: Path_, peer: Path, mixture: tuple) -> None:
+def test_loopback(
+    host: Namespace, path: Path_, peer: Path, mixture: tuple, blocking: bool
+) -> None:
     place = path.place(host)
-    for seed in (1, 2):
-        with connection(place, place) as made:
-            stress(peer, path, made, mixture, seed)
+    with connection(place, place) as made:
+        stress(peer, path, made, mixture, 1, blocking)
 
 
-def test_small_receive_buffers(host: Namespace, path: Path_, peer: Path) -> None:
+@MODES
+def test_small_receive_buffers(
+    host: Namespace, path: Path_, peer: Path, blocking: bool
+) -> None:
     """Small fixed buffers: both queues are full most of the time."""
     place = path.place(host)
+    mixture = ("", ("smlp", "gggmb", 2 * MEGABYTE), ("smp", "gm", MEGABYTE))
     for seed in range(3, 6):
         with connection(place, place) as made:
             for each in (made.client, made.server):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-            stress(peer, path, made, ("", ("smlp", "gggmb", 2 * MEGABYTE), ("smp", "gm", MEGABYTE)), seed)
+            stress(peer, path, made, mixture, seed, blocking)
 
 
+@MODES
 def test_several_streams_at_once_between_namespaces(
-    wire: Wire, plane: Accelerator, path: Path_, peer: Path
+    wire: Wire, path: Path_, peer: Path, blocking: bool
 ) -> None:
     """Many streams at once on a steered veth: the scheduler mixes what a single stream never sees."""
     wire.right.steer_packets("veth", "3")
@@ -93,4 +103,5 @@ def test_several_streams_at_once_between_namespaces(
             habits = ("smlvcfnp", "gmtbkev")
             directions.append(f"{near},{far},{number * 2 + 100},{3 * MEGABYTE},{habits[0]},{habits[1]}")
             directions.append(f"{far},{near},{number * 2 + 101},{3 * MEGABYTE},{habits[0]},{habits[1]}")
-        check_interruptions(run_peer(peer, "stream", 40, *directions, sockets=sockets), path)
+        said = run_peer(peer, "stream", 40, *directions, sockets=sockets, blocking=blocking)
+        check_interruptions(said, path)

@@ -133,11 +133,16 @@ def assert_path(path: Path_, seen: list[int], transferred: int) -> None:
 
 
 def run_peer(
-    binary: Path, command: str, *arguments: object, sockets: list[socket.socket], seconds: float = 60
+    binary: Path,
+    command: str,
+    *arguments: object,
+    sockets: list[socket.socket],
+    seconds: float = 60,
+    blocking: bool = True,
 ) -> str:
     """Runs the C peer on our sockets; returns what it said. A failure shows its words."""
     for each in sockets:
-        each.setblocking(True)
+        each.setblocking(blocking)
     words = [str(binary), command, *map(str, arguments)]
     done = subprocess.run(
         words,

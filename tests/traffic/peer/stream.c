@@ -2,9 +2,13 @@
 /* peer stream SECONDS WRITE_FD,READ_FD,SEED,BYTES,WRITER,READER ...
  *
  * One writer and one reader thread for each direction given. WRITER and READER are letters, each a habit of real
- * programs; the thread draws one of them after another. The last byte is followed by a half-close. */
+ * programs; the thread draws one of them after another. The last byte is followed by a half-close.
+ *
+ * Descriptors may be non-blocking (event loops): then every call that would block waits in poll() first. A blocking
+ * read that returns EAGAIN is counted as interrupted: plain TCP never does that. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <sys/ioctl.h>
@@ -77,6 +81,18 @@ static void pause_ms(uint64_t *random, uint64_t least, uint64_t most)
 	usleep((useconds_t)((least + draw(random, most - least + 1)) * 1000));
 }
 
+static void await(int fd, short events)
+{
+	struct pollfd wait = { .fd = fd, .events = events };
+
+	poll(&wait, 1, 1000);
+}
+
+static int blocks(int fd)
+{
+	return !(fcntl(fd, F_GETFL) & O_NONBLOCK);
+}
+
 /* Sends what is in d->out; returns 0 on an error, which it has noted. */
 static int send_all(struct direction *d, const uint8_t *data, size_t length, int flags)
 {
@@ -86,9 +102,7 @@ static int send_all(struct direction *d, const uint8_t *data, size_t length, int
 		ssize_t n = send(d->write_fd, data + sent, length - sent, flags);
 
 		if (n < 0 && errno == EAGAIN) {
-			struct pollfd wait = { .fd = d->write_fd, .events = POLLOUT };
-
-			poll(&wait, 1, 1000);
+			await(d->write_fd, POLLOUT);
 			continue;
 		}
 		if (n < 0 && errno == ENOBUFS && flags & MSG_ZEROCOPY) {
@@ -122,6 +136,10 @@ static int write_vector(struct direction *d)
 	if (!total)
 		return 1;
 	n = sendmsg(d->write_fd, &message, 0);
+	if (n < 0 && errno == EAGAIN) {
+		await(d->write_fd, POLLOUT);
+		return 1;
+	}
 	if (n <= 0) {
 		fail(d, strerror(errno), d->written);
 		return 0;
@@ -139,6 +157,10 @@ static int write_file(struct direction *d, size_t length)
 	while ((size_t)offset < length) {
 		ssize_t n = sendfile(d->write_fd, d->file, &offset, length - (size_t)offset);
 
+		if (n < 0 && errno == EAGAIN) {
+			await(d->write_fd, POLLOUT);
+			continue;
+		}
 		if (n <= 0) {
 			fail(d, strerror(errno), d->written);
 			return 0;
@@ -244,11 +266,10 @@ static ssize_t peek_then_read(struct direction *d, size_t length)
 
 static ssize_t poll_then_read(struct direction *d, size_t length)
 {
-	struct pollfd wait = { .fd = d->read_fd, .events = POLLIN };
 	ssize_t n;
 
 	do {
-		poll(&wait, 1, 1000);
+		await(d->read_fd, POLLIN);
 		n = recv(d->read_fd, d->in, length, MSG_DONTWAIT);
 	} while (n < 0 && errno == EAGAIN);
 	return n;
@@ -324,8 +345,10 @@ static void *reader(void *argument)
 		}
 		n = read_once(d);
 		if (n < 0 && errno == EAGAIN) {
-			/* counted: plain TCP never does that to a blocking reader */
-			d->interrupted++;
+			if (blocks(d->read_fd))
+				d->interrupted++;
+			else
+				await(d->read_fd, POLLIN);
 			continue;
 		}
 		if (n <= 0) {

@@ -5,6 +5,7 @@
  * the order within each: the upper two bits of a byte say whose it is, the lower six follow that thread's pattern. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -16,6 +17,13 @@
 
 static int write_fd;
 static uint64_t seed, bytes;
+
+static void await(int fd, short events)
+{
+	struct pollfd wait = { .fd = fd, .events = events };
+
+	poll(&wait, 1, 1000);
+}
 
 static uint8_t tagged(uint64_t thread, uint64_t position)
 {
@@ -38,6 +46,10 @@ static void *writer(void *argument)
 		while (sent < length) {
 			ssize_t n = send(write_fd, buffer + sent, length - sent, 0);
 
+			if (n < 0 && errno == EAGAIN) {
+				await(write_fd, POLLOUT);
+				continue;
+			}
 			if (n <= 0)
 				die("send");
 			sent += (uint64_t)n;
@@ -71,8 +83,10 @@ int main_threads(int argc, char **argv)
 	while (total < bytes * WRITERS) {
 		ssize_t n = recv(read_fd, buffer, 1 + draw(&random, CHUNK), 0);
 
-		if (n < 0 && errno == EAGAIN)
+		if (n < 0 && errno == EAGAIN) {
+			await(read_fd, POLLIN);
 			continue;
+		}
 		if (n <= 0)
 			die("recv");
 		for (ssize_t i = 0; i < n; i++) {

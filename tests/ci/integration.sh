@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # integration.sh [TARGET...]: the targets of tests/integration, all of them unless named, two at a time. Each has a
-# mount namespace with an empty bpffs on /sys/fs/bpf: it sees no pin of the machine and leaves none.
+# mount namespace with an empty bpffs on /sys/fs/bpf and an empty /run/netns: it sees nothing of the machine's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -25,4 +25,4 @@ for slot in 0 1; do
 done
 printf '%s\n' "${targets[@]}" |
     xargs --max-procs=2 --max-args=1 --process-slot-var=SLOT \
-        unshare --mount --propagation private ./with_bpffs.sh ./integration_target.sh
+        unshare --mount --propagation private ./own_mounts.sh ./integration_target.sh

@@ -193,10 +193,12 @@ def open_link(link_id: int) -> Fd:
 
 
 def links() -> Iterator[LinkInfo]:
-    """Describe every link; one that goes away meanwhile is left out."""
+    """Describe every link; one that is being made or goes away meanwhile is left out."""
     for link_id in link_ids():
         try:
             with open_link(link_id) as fd:
                 yield link(fd)
-        except FileNotFoundError:
-            continue
+        except OSError as error:
+            # EAGAIN: it has an id and is not attached yet (bpf_link_by_id, kernel/bpf/syscall.c).
+            if error.errno not in (errno.ENOENT, errno.EAGAIN):
+                raise

@@ -83,6 +83,13 @@ def cpu_seconds(variant: Variant) -> float:
     raise RuntimeError(f"{variant.cgroup}/cpu.stat has no usage_usec")
 
 
+def machine_seconds() -> float:
+    """CPU time that the whole machine has used, all but idle."""
+    first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:9]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = (int(each) for each in first)
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def become_private() -> None:
     """Start over in a mount namespace of our own, so that no mount outlives the benchmark."""
     if os.environ.get(PRIVATE):

@@ -3,9 +3,9 @@
  * One client and one server, one connection, one measurement, one line of JSON.
  * Small enough that what is measured is the kernel's path between the two.
  *
- *   sockbench pingpong|bulk|burst [--unix] [--size BYTES] [--seconds S]
+ *   sockbench pingpong|bulk [--unix] [--size BYTES] [--seconds S]
  *             [--client-cpu N] [--server-cpu N]
- *             [--server-netns PATH --address A.B.C.D] [--pause-us N]
+ *             [--server-netns PATH --address A.B.C.D]
  *             [--event-loop]
  *
  * pingpong: the client sends SIZE bytes, the server sends them back; round trip
@@ -13,7 +13,6 @@
  * bulk:     the client writes SIZE bytes at a time, the server reads 128 KiB at
  *           a time; Gbit/s as the server sees them, from the first byte to the
  *           end of the stream, the tail after the last write included.
- * burst:    as bulk, with a pause after every 16 writes; messages a second.
  * event-loop: the server's socket does not block, it waits in poll() instead.
  * CPU is user plus system time of both processes.
  */
@@ -39,11 +38,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define READ_SIZE (128 * 1024)
+#define READ_SIZE   (128 * 1024)
 #define MAX_SAMPLES 4000000
-#define BURST 16
+#define BURST	    16 /* writes between two looks at the clock */
 
-enum mode { PINGPONG, BULK, BURSTS };
+enum mode { PINGPONG, BULK };
 
 struct options {
 	enum mode mode;
@@ -54,7 +53,6 @@ struct options {
 	int server_cpu;
 	const char *server_netns;
 	const char *address;
-	int pause_us;
 	int event_loop;
 };
 
@@ -107,7 +105,7 @@ static void send_all(int fd, const char *buffer, size_t size)
 
 static ssize_t receive(int fd, char *buffer, size_t size)
 {
-	struct pollfd readable = { .fd = fd, .events = POLLIN };
+	struct pollfd readable = {.fd = fd, .events = POLLIN};
 	ssize_t part;
 
 	while ((part = recv(fd, buffer, size, 0)) < 0) {
@@ -177,7 +175,7 @@ static int accept_on(const struct options *o, int listener)
 static struct result serve(const struct options *o, int fd)
 {
 	static char buffer[READ_SIZE];
-	struct result r = { 0 };
+	struct result r = {0};
 	double start = 0;
 
 	if (o->mode == PINGPONG) {
@@ -232,8 +230,6 @@ static uint64_t stream(const struct options *o, int fd)
 		for (int i = 0; i < BURST; i++)
 			send_all(fd, buffer, o->size);
 		messages += BURST;
-		if (o->mode == BURSTS)
-			usleep(o->pause_us);
 	} while (now() < end);
 	shutdown(fd, SHUT_WR);
 	return messages;
@@ -285,16 +281,15 @@ static pid_t start_server(const struct options *o, struct sockaddr_storage *at,
 static void parse(int argc, char **argv, struct options *o)
 {
 	static const struct option names[] = {
-		{ "unix", no_argument, NULL, 'u' },
-		{ "size", required_argument, NULL, 's' },
-		{ "seconds", required_argument, NULL, 't' },
-		{ "client-cpu", required_argument, NULL, 'c' },
-		{ "server-cpu", required_argument, NULL, 'd' },
-		{ "server-netns", required_argument, NULL, 'n' },
-		{ "address", required_argument, NULL, 'a' },
-		{ "pause-us", required_argument, NULL, 'p' },
-		{ "event-loop", no_argument, NULL, 'e' },
-		{ NULL, 0, NULL, 0 },
+		{"unix", no_argument, NULL, 'u'},
+		{"size", required_argument, NULL, 's'},
+		{"seconds", required_argument, NULL, 't'},
+		{"client-cpu", required_argument, NULL, 'c'},
+		{"server-cpu", required_argument, NULL, 'd'},
+		{"server-netns", required_argument, NULL, 'n'},
+		{"address", required_argument, NULL, 'a'},
+		{"event-loop", no_argument, NULL, 'e'},
+		{NULL, 0, NULL, 0},
 	};
 	int c;
 
@@ -324,33 +319,30 @@ static void parse(int argc, char **argv, struct options *o)
 		case 'e':
 			o->event_loop = 1;
 			break;
-		case 'p':
-			o->pause_us = atoi(optarg);
-			break;
 		default:
 			exit(2);
 		}
 	}
 	if (optind + 1 != argc || !o->size || o->size > READ_SIZE)
-		errx(2, "sockbench pingpong|bulk|burst, --size at most %d",
+		errx(2, "sockbench pingpong|bulk, --size at most %d",
 		     READ_SIZE);
 	if (!strcmp(argv[optind], "pingpong"))
 		o->mode = PINGPONG;
 	else if (!strcmp(argv[optind], "bulk"))
 		o->mode = BULK;
-	else if (!strcmp(argv[optind], "burst"))
-		o->mode = BURSTS;
 	else
 		errx(2, "unknown mode %s", argv[optind]);
 }
 
 int main(int argc, char **argv)
 {
-	struct options o = { .size = 64, .seconds = 1, .client_cpu = -1,
-			     .server_cpu = -1, .address = "127.0.0.1",
-			     .pause_us = 1000 };
+	struct options o = {.size = 64,
+			    .seconds = 1,
+			    .client_cpu = -1,
+			    .server_cpu = -1,
+			    .address = "127.0.0.1"};
 	struct sockaddr_storage at;
-	struct result server = { 0 };
+	struct result server = {0};
 	float *samples = NULL;
 	int fd, one = 1, results;
 	uint64_t n;

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -88,6 +89,8 @@ def micro(tool: Path, path: Path3) -> list[Work]:
             for cpus, options in (("1 cpu", ONE_CPU), ("2 cpus", TWO_CPUS)):
                 name = f"{where} bulk {label}, {cpus}"
                 add(name, NOT_SLOWER, over, "bulk", "--size", size, *options)
+    name = "lo bulk 64k, event loop, 1 cpu"
+    add(name, NOT_SLOWER, None, "bulk", "--size", "65536", "--event-loop", *ONE_CPU)
     return works
 
 
@@ -130,16 +133,24 @@ def web(stack: ExitStack, variants: list[Variant], scratch: Path, path: Path3) -
     return works
 
 
-def measured(work: Work, variants: list[Variant], pairs: int) -> Row:
-    """Run a work `pairs` times in each variant, interleaved, the first one changing."""
-    figures: dict[str, list[float]] = {each.name: [] for each in variants}
-    cpu: dict[str, list[float]] = {each.name: [] for each in variants}
+def measure_pairs(row: Row, work: Work, variants: list[Variant], pairs: int) -> None:
+    """Add `pairs` runs of each variant to the row, interleaved, the first one changing."""
     for turn in range(pairs):
         for each in variants if turn % 2 == 0 else reversed(variants):
             figure, cost = work.measure(each)
-            figures[each.name].append(figure)
-            cpu[each.name].append(cost)
-    return Row(work.name, work.unit, work.less_is_better, figures, cpu, work.target)
+            row.figures[each.name].append(figure)
+            row.cpu[each.name].append(cost)
+
+
+def measured(work: Work, variants: list[Variant], pairs: int) -> Row:
+    """The work's row. One that misses its target gets twice as many pairs more; all count."""
+    figures: dict[str, list[float]] = {each.name: [] for each in variants}
+    cpu: dict[str, list[float]] = {each.name: [] for each in variants}
+    row = Row(work.name, work.unit, work.less_is_better, figures, cpu, work.target)
+    measure_pairs(row, work, variants, pairs)
+    if not table.held(row):
+        measure_pairs(row, work, variants, 2 * pairs)
+    return row
 
 
 def changes(before: dict[str, int], after: dict[str, int]) -> str:
@@ -199,6 +210,8 @@ def main() -> int:
             return 0
         print(table.HEADER, flush=True)
         before = environment.counters(maps)
+        used = environment.machine_seconds() - sum(map(environment.cpu_seconds, variants))
+        since = time.monotonic()
         for work in chosen:
             rows.append(measured(work, variants, options.pairs))
             print("\n".join(table.lines(rows[-1])), flush=True)
@@ -206,7 +219,10 @@ def main() -> int:
             if options.counters:
                 print(f"    {changes(before, after)}", flush=True)
             before = after
-    print(f"{time.monotonic() - began:.0f} s, {options.pairs} pairs a row")
+        used = environment.machine_seconds() - sum(map(environment.cpu_seconds, variants)) - used
+        share = used / (time.monotonic() - since) / (os.cpu_count() or 1)
+    print(f"{time.monotonic() - began:.0f} s, {options.pairs} pairs a row at least")
+    print(f"everything else used {share:.0%} of the CPUs; above 10 % the figures mean little")
     print(table.verdict(rows))
     return 0 if all(table.held(row) for row in rows) else 1
 

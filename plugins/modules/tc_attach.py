@@ -58,7 +58,8 @@ options:
     default: 50
   handle:
     description:
-      - The filter's handle, from 1 to 0x7fffffff. Of one priority, the filter added last runs first.
+      - The filter's handle, from 1 to 0x7fffffff. Of one priority, the filter added last runs
+        first.
     type: int
     default: 1
   force:

@@ -61,13 +61,47 @@ static __always_inline __u64 as_number(__u64 *through, const void *pointer)
 	return *(volatile __u64 *)through;
 }
 
-static __always_inline void forget(struct direction *direction)
+/*
+ * connect(AF_UNSPEC) leaves a socket in the map, with what it had not read. Its
+ * next connection, admitted or not, is another one.
+ */
+static __always_inline void forget_former(struct bpf_sock *sk)
 {
-	struct sequence_pair former = direction->own;
+	struct direction *direction;
+	struct sequence_pair former;
 
+	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
+	if (!direction)
+		return;
+	former = direction->own;
 	bpf_map_delete_elem(&sockets, &former);
 	bpf_map_delete_elem(&peers, &former);
-	__builtin_memset(direction, 0, sizeof(*direction));
+	bpf_sk_storage_delete(&directions, sk);
+}
+
+/* Make the socket known to its other end, then a target for it. */
+static __always_inline int publish(struct bpf_sock_ops *ops,
+				   struct direction *direction,
+				   struct tcp_sock *tcp)
+{
+	struct sequence_pair own = direction->own;
+	struct whereabouts here = {
+		.cookie = bpf_get_socket_cookie(ops),
+	};
+	long error;
+
+	here.shared = as_number(&direction->sk, &direction->shared);
+	here.sk = as_number(&direction->sk, tcp);
+	here.net = net_of(here.sk);
+	direction->net = here.net;
+	direction->cookie = here.cookie;
+	if (bpf_map_update_elem(&peers, &own, &here, BPF_NOEXIST))
+		return REASON_NOT_INSERTED;
+	error = bpf_sock_hash_update(ops, &sockets, &own, BPF_NOEXIST);
+	if (!error)
+		return REASON_NONE;
+	bpf_map_delete_elem(&peers, &own);
+	return error == -E2BIG ? REASON_MAP_FULL : REASON_NOT_INSERTED;
 }
 
 static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
@@ -77,11 +111,8 @@ static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
 		.sent = ops->snd_nxt,
 		.received = ops->rcv_nxt,
 	};
-	struct whereabouts here = {
-		.cookie = bpf_get_socket_cookie(ops),
-	};
 	struct direction *direction;
-	long error;
+	int reason;
 
 	/* The key of a socket connected to itself names no other end. */
 	if (own.sent == own.received)
@@ -90,26 +121,13 @@ static __always_inline int insert(struct bpf_sock_ops *ops, struct bpf_sock *sk,
 				       BPF_SK_STORAGE_GET_F_CREATE);
 	if (!direction)
 		return REASON_NOT_INSERTED;
-	/*
-	 * connect(AF_UNSPEC) leaves a socket in the map, with what it had not
-	 * read. Its next connection is another one.
-	 */
-	if (direction->sk)
-		forget(direction);
 	direction->own = own;
 	direction->peer.sent = own.received;
 	direction->peer.received = own.sent;
-	here.shared = as_number(&direction->sk, &direction->shared);
-	here.sk = as_number(&direction->sk, tcp);
-	here.net = net_of(here.sk);
-	direction->net = here.net;
-	direction->cookie = here.cookie;
-	if (bpf_map_update_elem(&peers, &own, &here, BPF_ANY))
-		return REASON_NOT_INSERTED;
-	error = bpf_sock_hash_update(ops, &sockets, &own, BPF_NOEXIST);
-	if (error == -E2BIG)
-		return REASON_MAP_FULL;
-	return error ? REASON_NOT_INSERTED : REASON_NONE;
+	reason = publish(ops, direction, tcp);
+	if (reason)
+		bpf_sk_storage_delete(&directions, sk);
+	return reason;
 }
 
 static __always_inline void count_left_on_tcp(struct counters *count,
@@ -172,6 +190,8 @@ static __always_inline void established(struct bpf_sock_ops *ops, int active)
 	if (!count || !now || !READ_CONNECTION(ops, &connection))
 		return;
 	count->established++;
+	if (ops->sk)
+		forget_former(ops->sk);
 	reason = admit(ops, now, &connection, active);
 	if (reason == REASON_NONE) {
 		count->admitted++;

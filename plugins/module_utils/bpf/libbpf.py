@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import names
-from .syscall import Fd
+from .syscall import Fd, lift_memlock
 
 _MAX_ERRNO = 4095  # include/linux/err.h: libbpf 0.x returns errors as pointers
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
@@ -209,6 +209,7 @@ class Object:
     def load(self) -> None:
         """Relocate, create the maps, verify and load. Raises LoadError with the log."""
         self._log.clear()
+        lift_memlock()
         result = self._lib.bpf_object__load(ctypes.c_void_p(self._pointer))
         if result < 0:
             raise LoadError(-result, "".join(self._log), f"load {self._path}")

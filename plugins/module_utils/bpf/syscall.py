@@ -10,11 +10,13 @@ zero. Every failure is an OSError with the kernel's errno.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import enum
 import errno
 import os
 import platform
+import resource
 import struct
 from types import TracebackType
 from typing import Any
@@ -64,6 +66,9 @@ class Cmd(enum.IntEnum):
     PROG_BIND_MAP = 35
 
 
+_CHARGED = (Cmd.MAP_CREATE, Cmd.PROG_LOAD)
+
+
 class Fd:
     """An owned file descriptor, closed when its context ends."""
 
@@ -110,6 +115,19 @@ class Buffer:
         return bytes(self._memory.raw[: self.size])
 
 
+def lift_memlock() -> None:
+    """Let this process lock any amount of memory.
+
+    Before Linux 5.11 maps and programs count as locked memory, of which root may have 64 KiB by
+    default; libbpf lifts the limit by itself only since 0.7. Where it may not be lifted, the kernel
+    has the last word.
+    """
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK) != unlimited:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+
+
 def bpf(cmd: Cmd, layout: str, *values: Any, doing: str) -> int:
     """Call bpf(2) with ``values`` packed as ``layout`` (native byte order, no implicit padding).
 
@@ -124,6 +142,8 @@ def call(cmd: Cmd, attr: bytearray, doing: str) -> int:
     number = _NR_BPF.get(platform.machine())
     if number is None:
         raise OSError(errno.ENOSYS, f"no bpf(2) number known for {platform.machine()}", doing)
+    if cmd in _CHARGED:
+        lift_memlock()
     memory = (ctypes.c_char * len(attr)).from_buffer(attr)
     result: int = _libc.syscall(
         ctypes.c_long(number),

@@ -119,13 +119,16 @@ def lift_memlock() -> None:
     """Let this process lock any amount of memory.
 
     Before Linux 5.11 maps and programs count as locked memory, of which root may have 64 KiB by
-    default; libbpf lifts the limit by itself only since 0.7. Where it may not be lifted, the kernel
-    has the last word.
+    default; libbpf lifts the limit by itself only since 0.7. Without CAP_SYS_RESOURCE it is lifted
+    as far as it goes.
     """
-    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
-    if resource.getrlimit(resource.RLIMIT_MEMLOCK) != unlimited:
+    soft, hard = resource.getrlimit(resource.RLIMIT_MEMLOCK)
+    for limit in (resource.RLIM_INFINITY, hard):
+        if soft in (limit, resource.RLIM_INFINITY):
+            return
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
+            resource.setrlimit(resource.RLIMIT_MEMLOCK, (limit, limit))
+            return
 
 
 def bpf(cmd: Cmd, layout: str, *values: Any, doing: str) -> int:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 
 from .errors import Failure, from_os_error
 
-PATH = "/run/lock/ebpf-fleet.lock"
+# Not in /run/lock, where anybody may make a file of this name first, and hold it or have it refused
+# to root (fs.protected_regular).
+PATH = "/run/ebpf-fleet.lock"
 
 
 @contextlib.contextmanager
@@ -23,7 +25,6 @@ def host_lock(timeout: int) -> Iterator[None]:
     The kernel releases the lock when its holder dies, so a killed run leaves none behind.
     """
     try:
-        os.makedirs(os.path.dirname(PATH), exist_ok=True)
         fd = os.open(PATH, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise from_os_error(error, f"open the lock {PATH}") from error

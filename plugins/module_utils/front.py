@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NoReturn, Protocol, TypeVar
 
 from .resource.engine import Kind, converge
@@ -43,6 +43,7 @@ def run(
 ) -> NoReturn:
     """Converge what ``desired`` makes of the parameters, and end the module with the outcome."""
     try:
+        require_text(module.params)
         outcome = converge(
             kind, desired(module.params), module.check_mode, module.params["lock_timeout"]
         )
@@ -56,3 +57,23 @@ def run(
     module.exit_json(
         changed=outcome.changed, actions=outcome.actions, diff=outcome.diff, **outcome.report
     )
+
+
+def require_text(params: Mapping[str, Any]) -> None:
+    """Refuse what neither a path nor the kernel can hold: a zero byte, half a surrogate pair."""
+    for option, value in params.items():
+        for text in _texts(value):
+            if "\0" in text or text != text.encode("utf-8", "ignore").decode():
+                raise Failure(f"{option}: {text!a} holds a character that is no text")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts(key)
+            yield from _texts(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _texts(item)

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import front
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import engine, lock
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.engine import Change
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.paths import pin_path
 
 
 @dataclass
@@ -90,3 +92,22 @@ def test_a_held_lock_is_named_with_its_holder() -> None:
     finally:
         os.close(fd)
     assert engine.converge(Shelf(), {"a": "1"}, check=False, lock_timeout=0).changed
+
+
+@pytest.mark.parametrize("value", ["a\0b", "\ud800", {"\udc80": 1}, [{"a": ["x", "\0"]}]])
+def test_what_is_no_text_is_refused(value: Any) -> None:
+    with pytest.raises(Failure, match=r"labels: .* holds a character that is no text"):
+        front.require_text({"pin": "web/é☃", "labels": value})
+
+
+@pytest.mark.parametrize(
+    "path", ["", "/", "a//b", "a/", "../a", "/sys/fs/bpf/./a", "x" * 250, "/".join(["x" * 99] * 41)]
+)
+def test_what_is_no_pin_path_is_refused(path: str) -> None:
+    with pytest.raises(Failure, match="is no pin path"):
+        pin_path(path)
+
+
+def test_a_relative_pin_path_lies_in_our_directory() -> None:
+    assert pin_path("web/first") == "/sys/fs/bpf/ebpf_fleet/web/first"
+    assert pin_path("/mnt/bpf/first") == "/mnt/bpf/first"

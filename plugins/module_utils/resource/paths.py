@@ -13,19 +13,27 @@ from .errors import Failure
 BPFFS = "/sys/fs/bpf"
 HOME = "ebpf_fleet"
 
+_PATH_BYTES = 4095 - 6  # PATH_MAX, less the end of a staging name (pins.staging_path)
+_NAME_BYTES = 255 - 6  # NAME_MAX, likewise
+
 
 def pin_path(declared: str) -> str:
     """The absolute path of a declared pin; a relative one lies in ``/sys/fs/bpf/ebpf_fleet/``.
 
-    Raises Failure for a path with ``..``, an empty component or a dot, which bpffs refuses.
+    Raises Failure for a path with ``..`` or an empty component, or one that is too long.
     """
     parts = declared.split("/")
     absolute = declared.startswith("/")
     if not declared or any(part in ("", ".", "..") for part in parts[1 if absolute else 0 :]):
         raise Failure(f"{declared!r} is no pin path: write it without '..', '.' or empty parts")
-    if absolute:
-        return declared
-    return f"{BPFFS}/{HOME}/{declared}"
+    path = declared if absolute else f"{BPFFS}/{HOME}/{declared}"
+    longest = max(len(part.encode()) for part in parts)
+    if longest > _NAME_BYTES or len(path.encode()) > _PATH_BYTES:
+        raise Failure(
+            f"{declared!r} is no pin path: its parts are at most {_NAME_BYTES} bytes long, "
+            f"the whole {_PATH_BYTES}"
+        )
+    return path
 
 
 def is_home(path: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -123,6 +123,15 @@ def _require(result: int, doing: str) -> None:
         raise OSError(-result, os.strerror(-result), doing)
 
 
+def _walk(lib: Any, pointer: int, step: str, name_of: str) -> Iterator[tuple[str, ctypes.c_void_p]]:
+    """The programs or maps of an open object, each with its name."""
+    item = getattr(lib, step)(ctypes.c_void_p(pointer), None)
+    while item:
+        name = getattr(lib, name_of)(ctypes.c_void_p(item))
+        yield name.decode("utf-8", "replace"), ctypes.c_void_p(item)
+        item = getattr(lib, step)(ctypes.c_void_p(pointer), ctypes.c_void_p(item))
+
+
 class Object:
     """An open object; made by ``open_object``, configured, then loaded once."""
 
@@ -131,38 +140,23 @@ class Object:
         self._pointer = pointer
         self._path = path
         self._log = log
-
-    def _walk(self, step: str) -> Iterator[ctypes.c_void_p]:
-        item = getattr(self._lib, step)(ctypes.c_void_p(self._pointer), None)
-        while item:
-            yield ctypes.c_void_p(item)
-            item = getattr(self._lib, step)(ctypes.c_void_p(self._pointer), ctypes.c_void_p(item))
-
-    def _find(self, step: str, name_of: Callable[[Any], bytes], name: str) -> ctypes.c_void_p:
-        for item in self._walk(step):
-            if name_of(item).decode() == name:
-                return item
-        raise KeyError(name)
-
-    def _program(self, name: str) -> ctypes.c_void_p:
-        return self._find("bpf_object__next_program", self._lib.bpf_program__name, name)
-
-    def _map(self, name: str) -> ctypes.c_void_p:
-        return self._find("bpf_object__next_map", self._lib.bpf_map__name, name)
+        # A map that is re-used takes the name of the other one, so the names are noted before.
+        self._programs = dict(_walk(lib, pointer, "bpf_object__next_program", "bpf_program__name"))
+        self._maps = dict(_walk(lib, pointer, "bpf_object__next_map", "bpf_map__name"))
 
     def programs(self) -> tuple[ProgramDecl, ...]:
         """The programs that the object holds, in its order."""
         lib = self._lib
         return tuple(
             ProgramDecl(
-                name=lib.bpf_program__name(item).decode(),
+                name=name,
                 section=lib.bpf_program__section_name(item).decode(),
                 type=names.name_of(names.PROG_TYPES, lib.bpf_program__get_type(item)),
                 attach_type=names.name_of(
                     names.ATTACH_TYPES, lib.bpf_program__get_expected_attach_type(item)
                 ),
             )
-            for item in self._walk("bpf_object__next_program")
+            for name, item in self._programs.items()
         )
 
     def maps(self) -> tuple[MapDecl, ...]:
@@ -170,7 +164,7 @@ class Object:
         lib = self._lib
         return tuple(
             MapDecl(
-                name=lib.bpf_map__name(item).decode(),
+                name=name,
                 type=names.name_of(names.MAP_TYPES, lib.bpf_map__type(item)),
                 key_size=lib.bpf_map__key_size(item),
                 value_size=lib.bpf_map__value_size(item),
@@ -178,12 +172,12 @@ class Object:
                 flags=lib.bpf_map__map_flags(item),
                 internal=lib.bpf_map__is_internal(item),
             )
-            for item in self._walk("bpf_object__next_map")
+            for name, item in self._maps.items()
         )
 
     def set_type(self, program: str, type_: str, attach_type: str = "") -> None:
         """Say what the section name does not: program type and expected attach type."""
-        item = self._program(program)
+        item = self._programs[program]
         number = names.number_of(names.PROG_TYPES, type_, names.PROG_TYPE_ALIASES)
         self._lib.bpf_program__set_type(item, ctypes.c_int(number))
         if attach_type:
@@ -192,18 +186,17 @@ class Object:
 
     def select(self, programs: frozenset[str]) -> None:
         """Load these programs and leave the others out."""
-        for item in self._walk("bpf_object__next_program"):
-            wanted = self._lib.bpf_program__name(item).decode() in programs
-            self._lib.bpf_program__set_autoload(item, ctypes.c_bool(wanted))
+        for name, item in self._programs.items():
+            self._lib.bpf_program__set_autoload(item, ctypes.c_bool(name in programs))
 
     def set_max_entries(self, map_name: str, count: int) -> None:
         """Override a map's size before it is created."""
-        result = self._lib.bpf_map__set_max_entries(self._map(map_name), ctypes.c_uint(count))
+        result = self._lib.bpf_map__set_max_entries(self._maps[map_name], ctypes.c_uint(count))
         _require(result, f"set max_entries of map {map_name}")
 
     def reuse(self, map_name: str, fd: Fd) -> None:
         """Use an existing map instead of creating this one; the shapes have been compared."""
-        result = self._lib.bpf_map__reuse_fd(self._map(map_name), ctypes.c_int(fd.number))
+        result = self._lib.bpf_map__reuse_fd(self._maps[map_name], ctypes.c_int(fd.number))
         _require(result, f"reuse map {map_name}")
 
     def load(self) -> None:
@@ -216,15 +209,15 @@ class Object:
 
     def program_fd(self, name: str) -> Fd:
         """A descriptor of its own for a loaded program."""
-        return Fd(os.dup(self._lib.bpf_program__fd(self._program(name))))
+        return Fd(os.dup(self._lib.bpf_program__fd(self._programs[name])))
 
     def map_fd(self, name: str) -> Fd:
         """A descriptor of its own for a created or re-used map."""
-        return Fd(os.dup(self._lib.bpf_map__fd(self._map(name))))
+        return Fd(os.dup(self._lib.bpf_map__fd(self._maps[name])))
 
     def forget_pin_paths(self) -> None:
         """Ignore LIBBPF_PIN_BY_NAME: nothing is pinned unless it was declared."""
-        for item in self._walk("bpf_object__next_map"):
+        for item in self._maps.values():
             self._lib.bpf_map__set_pin_path(item, None)
 
 

@@ -9,14 +9,17 @@
 #include <bpf/bpf_helpers.h>
 
 #include "connection.h"
+#include "handover.h"
 #include "kernel.h"
 #include "limits.h"
 #include "maps.h"
 #include "receiver.h"
 #include "retire.h"
 
-#define E2BIG	  7
-#define CALLBACKS (BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG)
+#define E2BIG 7
+#define CALLBACKS                                                              \
+	(BPF_SOCK_OPS_RTT_CB_FLAG | BPF_SOCK_OPS_STATE_CB_FLAG |               \
+	 BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
 /* How long a half-close waits for its mark to be seen. */
 #define BRIEF_SETTLE_NS 2000
 #define MAX_CLOCK_READS 256
@@ -204,31 +207,30 @@ static __always_inline void established(struct bpf_sock_ops *ops, int active)
 		       reason ? EVENT_LEFT_ON_TCP : EVENT_ADMITTED, reason);
 }
 
-/*
- * Is there nothing to gain from staying in the map? A direction that may go
- * back to redirecting stays until it has sent so much that it looks unlikely.
- */
+/* A direction on TCP gains nothing from the map. */
 static __always_inline int wants_out(struct direction *direction)
 {
 	if (direction->verdict != VERDICT_TCP)
 		return 0;
-	if (direction->shared.retiring)
-		return 1;
-	switch (direction->reason) {
-	case REASON_NO_PEER:
-		/* Data has been acknowledged: the other end is established. */
-		if (!direction->peer_sk && find_peer(direction))
-			return 1;
-		break;
-	case REASON_BACKLOG:
-		break;
-	default:
-		return 1;
-	}
-	/* Only event loops are returned to; see has_taken_all(). */
-	return direction->tcp_bytes > return_bytes ||
-	       !is_nonblocking(direction->peer_sk) ||
-	       !is_nonblocking(direction->sk);
+	/* Data has been acknowledged: the other end is established. */
+	if (direction->reason == REASON_NO_PEER && !direction->peer_sk)
+		find_peer(direction);
+	return 1;
+}
+
+/* A segment of this socket is about to leave. */
+static __always_inline void segment_leaves(struct bpf_sock_ops *ops)
+{
+	struct counters *count = counters_here();
+	struct bpf_sock *sk = ops->sk;
+	struct direction *direction;
+
+	if (!count || !sk)
+		return;
+	direction = bpf_sk_storage_get(&directions, sk, NULL, 0);
+	if (direction && hand_over(ops, sk, count, direction))
+		set_callbacks(ops, ops->bpf_sock_ops_cb_flags &
+					   ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
 /* A round trip was measured: bytes of this socket went through TCP. */

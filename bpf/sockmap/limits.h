@@ -21,8 +21,6 @@ const volatile __u32 check_bytes = 128 * 1024;
 const volatile __u32 stream_messages = 256;
 const volatile __u32 stream_message_bytes = 8 * 1024;
 const volatile __u32 stream_message_ns = 50 * 1000;
-/* Bytes through TCP after which a direction is not expected back. */
-const volatile __u32 return_bytes = 8 * 1024 * 1024;
 /* Messages, with about 1 KiB of kernel memory each, that may wait unread. */
 const volatile __u32 backlog_messages = 2048;
 

@@ -41,7 +41,10 @@ struct direction {
 	__u64 retiring_since; /* ns */
 	__u32 verdict; /* enum verdict */
 	int reason; /* enum event_reason, why TCP */
-	__u64 tcp_bytes; /* since the verdict became TCP */
+	__u32 probing; /* 1: keepalive was switched on, see handover.h */
+	int idle; /* keepalive times of the application, seconds */
+	int interval;
+	__u32 woken; /* 1: the reader was told of bytes in the TCP queue */
 	__u32 crosses; /* 1: the ends are in different network namespaces */
 	/* since the other end last sent anything */
 	__u64 streak_peer_messages; /* its count then */

@@ -138,19 +138,10 @@ static __always_inline __u64 receive_memory(__u64 sk)
 	return BPF_CORE_READ(sock, sk_backlog.rmem_alloc.counter);
 }
 
-/*
- * Has the application taken every byte below this sequence number, and is no
- * call of it waiting for more inside tcp_recvmsg(), where redirected bytes do
- * not wake it? copied_seq moves after the bytes are copied; a call that may not
- * block does not wait.
- */
-static __always_inline int has_taken_all(__u64 sk, __u32 write_seq)
+/* Bytes in the TCP queue that the application has not taken? */
+static __always_inline int has_unread_tcp(const struct tcp_sock *tcp)
 {
-	struct sock *sock = (struct sock *)sk;
-	struct tcp_sock *tcp = (struct tcp_sock *)sk;
-
-	return BPF_CORE_READ(tcp, copied_seq) == write_seq &&
-	       BPF_CORE_READ(sock, sk_socket, file, f_flags) & O_NONBLOCK;
+	return tcp->rcv_nxt != tcp->copied_seq;
 }
 
 static __always_inline int has_ulp(__u64 sk)

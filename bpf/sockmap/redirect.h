@@ -81,32 +81,17 @@ static __always_inline int follow_stream(struct direction *direction,
 	return check_receiver(direction);
 }
 
-/* TCP for want of something that may come yet. */
-static __always_inline int may_return(const struct direction *direction)
-{
-	return direction->reason == REASON_NO_PEER ||
-	       direction->reason == REASON_BACKLOG;
-}
-
 /*
- * Going back from TCP to redirecting reorders, but for one case: the other
- * end's application has taken every byte that was ever given to TCP. Sequence
- * numbers count those bytes alone, and both ends number them alike.
+ * May the direction begin by redirecting? send() on a socket that was still
+ * connecting waited for it inside plain TCP: the first message seen here need
+ * not be the first.
  */
-static __always_inline int in_order(const struct direction *direction,
+static __always_inline int is_first(const struct direction *direction,
 				    const struct tcp_sock *tcp)
 {
-	/*
-	 * send() on a socket that was still connecting waited for it inside
-	 * plain TCP: the first message seen here need not be the first.
-	 */
-	if (direction->verdict == VERDICT_UNDECIDED)
-		return tcp->write_seq == direction->own.sent &&
-		       !has_early_reader(direction->peer_sk,
-					 psock_of(direction->peer_sk));
-	return !direction->shared.retiring &&
-	       has_taken_all(direction->peer_sk, tcp->write_seq) &&
-	       is_still(direction->peer_sk, direction->peer_cookie);
+	return tcp->write_seq == direction->own.sent &&
+	       !has_early_reader(direction->peer_sk,
+				 psock_of(direction->peer_sk));
 }
 
 /* Redirect the message: none, or the reason why it goes to TCP. */
@@ -118,7 +103,7 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	struct shared peer = {};
 	int wanted, reason;
 
-	if (direction->verdict == VERDICT_TCP && !may_return(direction))
+	if (direction->verdict == VERDICT_TCP)
 		return direction->reason;
 	if (now->draining)
 		return REASON_DRAINING;
@@ -133,7 +118,7 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	    has_ulp(direction->peer_sk))
 		return REASON_KTLS;
 	wanted = direction->verdict == VERDICT_REDIRECT ||
-		 in_order(direction, tcp);
+		 is_first(direction, tcp);
 	/* Say so before looking at the mark: retire.h step 2 relies on it. */
 	if (wanted)
 		direction->shared.redirected = 1;
@@ -142,7 +127,7 @@ static __always_inline int redirect(struct sk_msg_md *msg, struct bpf_sock *sk,
 	    peer.retiring)
 		return REASON_PEER_GONE;
 	if (!wanted)
-		return direction->verdict ? direction->reason : REASON_NO_PEER;
+		return REASON_NO_PEER;
 	reason = follow_stream(direction, &peer, msg->size);
 	if (reason)
 		return reason;
@@ -198,12 +183,10 @@ static __always_inline void to_tcp(struct sk_msg_md *msg,
 {
 	count->tcp_messages++;
 	count->tcp_bytes += msg->size;
-	direction->tcp_bytes += msg->size;
-	if (direction->verdict == VERDICT_TCP && direction->reason == reason)
+	if (direction->verdict == VERDICT_TCP)
 		return;
 	direction->verdict = VERDICT_TCP;
 	direction->reason = reason;
-	direction->tcp_bytes = msg->size;
 	count_to_tcp(count, reason);
 	if (now->events)
 		report_direction(msg, count, direction, EVENT_TO_TCP, reason);
@@ -215,20 +198,14 @@ static __always_inline void redirected(struct sk_msg_md *msg,
 				       struct counters *count,
 				       const struct settings *now)
 {
-	int back = direction->verdict == VERDICT_TCP;
-
 	count->redirected_messages++;
 	count->redirected_bytes += msg->size;
 	if (direction->verdict == VERDICT_REDIRECT)
 		return;
 	direction->verdict = VERDICT_REDIRECT;
-	if (back)
-		count->returned++;
-	else
-		count->paired++;
+	count->paired++;
 	if (now->events)
-		report_direction(msg, count, direction,
-				 back ? EVENT_RETURNED : EVENT_PAIRED,
+		report_direction(msg, count, direction, EVENT_PAIRED,
 				 REASON_NONE);
 }
 

@@ -34,6 +34,9 @@ int sockmap_establish(struct bpf_sock_ops *ops)
 	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
 		established(ops, 0);
 		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		segment_leaves(ops);
+		break;
 	case BPF_SOCK_OPS_RTT_CB:
 		round_trip(ops);
 		break;
@@ -68,8 +71,7 @@ int sockmap_redirect(struct sk_msg_md *msg)
 		return SK_PASS;
 	}
 	to_tcp(msg, direction, reason, count, now);
-	if (!direction->shared.silent && !may_return(direction) &&
-	    is_only_call(psock_of(direction->sk)))
+	if (!direction->shared.silent && is_only_call(psock_of(direction->sk)))
 		direction->shared.silent = 1;
 	return SK_PASS;
 }

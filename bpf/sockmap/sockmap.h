@@ -60,7 +60,6 @@ struct counters {
 	__u64 not_inserted; /* the kernel refused it for another reason */
 	/* directions */
 	__u64 paired; /* the first message found the other end in the map */
-	__u64 returned; /* went back from TCP to redirecting */
 	/* directions that went to TCP, why */
 	__u64 no_peer; /* the first message did not find the other end */
 	__u64 peer_gone; /* the other end left the map */
@@ -84,7 +83,6 @@ enum event_kind {
 	EVENT_PAIRED = 3,
 	EVENT_TO_TCP = 4, /* one direction; see reason */
 	EVENT_RETIRED = 5,
-	EVENT_RETURNED = 6, /* one direction, from TCP to redirecting */
 };
 
 enum event_reason {

@@ -35,7 +35,7 @@ lint: setup ## run the static checks only
 .PHONY: format
 format: setup ## format Python and C
 	@ruff check --quiet --fix-only . && ruff format .
-	@git ls-files --cached --others --exclude-standard -- 'bpf/*.c' 'bpf/*.h' | xargs -r clang-format -i --style=file:bpf/.clang-format
+	@git ls-files --cached --others --exclude-standard -- '*.c' '*.h' | xargs -r clang-format -i --style=file:bpf/.clang-format
 
 .PHONY: lab
 lab: bpf ## three hosts on this machine, accelerated, verified and measured

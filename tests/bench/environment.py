@@ -103,7 +103,7 @@ def become_private() -> None:
 def cgroup2() -> Path:
     """Where the cgroup2 hierarchy is mounted."""
     for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, where, kind, *_ = line.split()
+        where, kind = line.split()[1:3]
         if kind == "cgroup2":
             return Path(where)
     raise RuntimeError("no cgroup2 is mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")

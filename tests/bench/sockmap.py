@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The sockmap accelerator against plain TCP: interleaved pairs, medians, targets.
 

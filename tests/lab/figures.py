@@ -99,7 +99,7 @@ def measure(states: dict[str, Host], rounds: int = ROUNDS) -> Table:
 
 
 def sample(host: Host, cell: Cell) -> Figures:
-    answer = json.loads(ssh(host, "measure", *cell.command).stdout)
+    answer = json.loads(ssh(host, "python3", "/usr/local/sbin/measure", *cell.command).stdout)
     if answer["errors"] or not answer["count"]:
         raise LabError(
             f"{cell.title} on {host.name}: {answer['errors']} errors in {answer['count']}"

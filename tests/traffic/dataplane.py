@@ -93,7 +93,10 @@ def port_key(port: int, length: int) -> bytes:
 def network_key(network: str) -> bytes:
     parsed = ipaddress.ip_network(network)
     if isinstance(parsed, ipaddress.IPv4Network):
-        address, length = bytes(10) + b"\xff\xff" + parsed.network_address.packed, 96 + parsed.prefixlen
+        address, length = (
+            bytes(10) + b"\xff\xff" + parsed.network_address.packed,
+            96 + parsed.prefixlen,
+        )
     else:
         address, length = parsed.network_address.packed, parsed.prefixlen
     return struct.pack("=I", length) + address
@@ -160,7 +163,9 @@ class Accelerator:
         dumped = bpftool("map", "dump", "pinned", self.map("settings"))[0]["formatted"]["value"]
         assert setting in dumped, f"no such setting: {dumped}"
         values = {**dumped, setting: value}
-        self.change("update", "settings", bytes(4), bytes(int(number) for number in values.values()))
+        self.change(
+            "update", "settings", bytes(4), bytes(int(number) for number in values.values())
+        )
 
     def stop(self) -> None:
         """No further connection is picked up; those in the map stay accelerated."""

@@ -203,7 +203,7 @@ class Wire:
     def clog(self, packets: int) -> None:
         """Puts datagrams of 1400 bytes on the shaped wire: what is sent next waits behind them."""
         with self.left.outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
-            for _ in range(packets):
+            for dummy in range(packets):
                 datagrams.sendto(bytes(1400), ("10.77.0.2", 9))
 
 

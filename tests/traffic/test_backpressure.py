@@ -56,7 +56,7 @@ def fill_and_drain(made: Connection, size: int, warm: bool) -> list[int]:
             sender.sendall(b"hello")
             assert receiver.recv(5) == b"hello"
     rounds = []
-    for _ in range(2):
+    for dummy in range(2):
         accepted, sent = swallow(made.client, size)
         assert drain(made.server, accepted) == sent
         rounds.append(accepted)

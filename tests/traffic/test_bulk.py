@@ -50,7 +50,9 @@ def read(source: socket.socket, sums: dict[str, str], name: str) -> None:
     sums[name + " bytes"] = str(length)
 
 
-def move_both_ways(made: Connection, there: list[memoryview], back: list[memoryview]) -> dict[str, str]:
+def move_both_ways(
+    made: Connection, there: list[memoryview], back: list[memoryview]
+) -> dict[str, str]:
     sums: dict[str, str] = {}
     threads = [
         threading.Thread(target=send, args=(made.client, there, sums, "there, sent")),

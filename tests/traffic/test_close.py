@@ -42,7 +42,7 @@ def expect(received: bytes, expected: bytes = DATA) -> None:
 def test_close_with_data_unread(host: Namespace, path: Path_) -> None:
     """The sender is gone before the reader begins."""
     place = path.place(host)
-    for _ in range(20):
+    for dummy in range(20):
         with connection(place, place) as made:
             greet(made)
             made.server.sendall(DATA)
@@ -54,7 +54,7 @@ def test_close_with_data_unread(host: Namespace, path: Path_) -> None:
 def test_half_close_with_data_unread(host: Namespace, path: Path_) -> None:
     """The reader closed its direction, the sender all of it: the socket is in TIME_WAIT when it is read."""
     place = path.place(host)
-    for _ in range(20):
+    for dummy in range(20):
         with connection(place, place) as made:
             greet(made)
             made.client.sendall(b"request")
@@ -69,7 +69,7 @@ def test_half_close_with_data_unread(host: Namespace, path: Path_) -> None:
 def test_shutdown_after_the_other_end_closed(host: Namespace, path: Path_) -> None:
     """LAST_ACK passes to CLOSED while the data is still unread."""
     place = path.place(host)
-    for _ in range(20):
+    for dummy in range(20):
         with connection(place, place) as made:
             greet(made)
             made.server.sendall(DATA)
@@ -83,7 +83,7 @@ def test_shutdown_after_the_other_end_closed(host: Namespace, path: Path_) -> No
 def test_reset_with_data_unread(host: Namespace, path: Path_) -> None:
     """What arrived before the reset is read, then comes ECONNRESET."""
     place = path.place(host)
-    for _ in range(20):
+    for dummy in range(20):
         with connection(place, place) as made:
             greet(made)
             made.server.sendall(DATA)
@@ -98,13 +98,13 @@ def test_reset_with_data_unread(host: Namespace, path: Path_) -> None:
 def test_the_writer_learns_that_the_reader_is_gone(host: Namespace, path: Path_) -> None:
     """The other end closed with data unread: writing fails soon, whatever the first error is called."""
     place = path.place(host)
-    for _ in range(20):
+    for dummy in range(20):
         with connection(place, place) as made:
             greet(made)
             made.client.sendall(DATA)
             made.server.close()
             with pytest.raises((BrokenPipeError, ConnectionResetError)):
-                for _ in range(200):
+                for dummy in range(200):
                     made.client.sendall(b"anybody there?")
                     time.sleep(0.001)
 
@@ -151,7 +151,7 @@ def half_close_then_read(wire_or_host_place: tuple, address: str, rounds: int, d
     with listen(server_place, address) as listener:
 
         def serve() -> None:
-            for _ in range(rounds):
+            for dummy in range(rounds):
                 server, _address = listener.accept()
                 with server:
                     server.setblocking(True)
@@ -161,7 +161,7 @@ def half_close_then_read(wire_or_host_place: tuple, address: str, rounds: int, d
 
         serving = threading.Thread(target=serve)
         serving.start()
-        for _ in range(rounds):
+        for dummy in range(rounds):
             with client_place.socket(listener.family, timeout=None) as client:
                 client.connect((address, PORT))
                 client.sendall(b"request")
@@ -189,9 +189,7 @@ def test_half_close_then_read_over_a_slow_wire(wire: Wire, path: Path_) -> None:
     assert half_close_then_read(places, "10.77.0.2", 30, 0.02) == 0
 
 
-def test_every_socket_leaves_the_map(
-    host: Namespace, plane: Accelerator, path: Path_
-) -> None:
+def test_every_socket_leaves_the_map(host: Namespace, plane: Accelerator, path: Path_) -> None:
     """Whatever way a connection ends, its two entries go."""
     place = path.place(host)
     for ending in ("close", "half", "reset", "unread"):
@@ -220,7 +218,7 @@ def test_a_socket_that_is_disconnected_and_connected_again(host: Namespace, path
     with listen(place, "127.0.0.1") as listener, place.socket() as client:
         for number in range(20):
             client.connect(("127.0.0.1", PORT))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
                 server.settimeout(20)
                 greet(Connection(client, server))

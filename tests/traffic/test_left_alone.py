@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 
@@ -51,7 +52,7 @@ def test_fast_open_data_comes_first(wire: Wire, plane: Accelerator, path: Path_)
             used = wire.right.netstat("TCPFastOpenPassive")
             with client_place.socket(timeout=None) as client:
                 client.sendto(data[:1000], MSG_FASTOPEN, (RIGHT, PORT))
-                server, _ = listener.accept()
+                server, dummy = listener.accept()
                 with server, wire_bytes(wire.left, "veth") as seen:
                     server.settimeout(20)
                     client.sendall(data[1000:2000])
@@ -73,11 +74,11 @@ def test_fast_open_on_loopback(host: Namespace, plane: Accelerator, path: Path_)
     data = os.urandom(30_000)
     with listen(place, "127.0.0.1") as listener:
         listener.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN, 16)
-        for _ in range(10):
+        for dummy in range(10):
             with place.socket(timeout=None) as client:
                 client.sendto(data[:1000], MSG_FASTOPEN, ("127.0.0.1", PORT))
                 client.sendall(data[1000:2000])
-                server, _ = listener.accept()
+                server, dummy = listener.accept()
                 with server:
                     client.sendall(data[2000:])
                     received = receive(server, len(data))
@@ -94,11 +95,11 @@ def test_syn_cookies(host: Namespace, plane: Accelerator, path: Path_, address: 
     place = path.place(host)
     before = plane.counters()
     with listen(place, address) as listener:
-        for _ in range(5):
+        for dummy in range(5):
             received = host.netstat("SyncookiesRecv")
             with place.socket(listener.family) as client:
                 client.connect((address, PORT))
-                server, _ = listener.accept()
+                server, dummy = listener.accept()
                 with server, wire_bytes(host, "lo") as seen:
                     move_both_ways(Connection(client, server))
             assert host.netstat("SyncookiesRecv") == received + 1
@@ -131,7 +132,7 @@ def test_multipath_tcp(host: Namespace, plane: Accelerator, path: Path_) -> None
     with mptcp_listener(place) as listener:
         with place.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
             client.connect(("127.0.0.1", PORT))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server, wire_bytes(host, "lo") as seen:
                 assert speaks_mptcp(client)
                 move_both_ways(Connection(client, server))
@@ -146,10 +147,10 @@ def test_multipath_tcp_that_fell_back(host: Namespace, path: Path_) -> None:
     place = path.place(host)
     with mptcp_listener(place) as listener, place.socket() as client:
         client.connect(("127.0.0.1", PORT))
-        server, _ = listener.accept()
+        server, dummy = listener.accept()
         with server:
             server.settimeout(20)
-            for _ in range(3):
+            for dummy in range(3):
                 move_both_ways(Connection(client, server))
 
 
@@ -158,9 +159,9 @@ def test_an_mptcp_client_of_a_plain_server(host: Namespace, path: Path_) -> None
     with listen(place, "127.0.0.1") as listener:
         with place.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client:
             client.connect(("127.0.0.1", PORT))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
-                for _ in range(3):
+                for dummy in range(3):
                     move_both_ways(Connection(client, server))
 
 
@@ -168,9 +169,7 @@ def test_kernel_tls(host: Namespace, path: Path_) -> None:
     """A kernel that has kTLS may switch it on for an accelerated socket; one that has not says ENOENT on either path."""
     place = path.place(host)
     with connection(place, place) as made:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             made.client.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
-        except FileNotFoundError:
-            pass
         # the upper-layer protocol is on, no keys yet: plain bytes go on
         move_both_ways(made)

@@ -30,7 +30,9 @@ LENGTH = 1 << 20
 
 
 @contextmanager
-def live_connections(peer: Path, host: Namespace, accelerated: bool) -> Iterator[subprocess.Popen[str]]:
+def live_connections(
+    peer: Path, host: Namespace, accelerated: bool
+) -> Iterator[subprocess.Popen[str]]:
     """Connections that send in both directions until told to stop; every byte is compared."""
     place = host.inside if accelerated else host.outside
     with connections(LIVE, place, place) as many:
@@ -45,7 +47,9 @@ def live_connections(peer: Path, host: Namespace, accelerated: bool) -> Iterator
 
 
 @pytest.fixture(params=["plain", "accelerated"])
-def live(request: pytest.FixtureRequest, peer: Path, host: Namespace) -> Iterator[subprocess.Popen[str]]:
+def live(
+    request: pytest.FixtureRequest, peer: Path, host: Namespace
+) -> Iterator[subprocess.Popen[str]]:
     with live_connections(peer, host, request.param == "accelerated") as process:
         yield process
 
@@ -74,12 +78,14 @@ def program_ids() -> set[int]:
 
 
 def attached_program(plane: Accelerator) -> int:
-    return int(bpftool("prog", "show", "pinned", plane.pins / "programs" / "sockmap_establish")["id"])
+    return int(
+        bpftool("prog", "show", "pinned", plane.pins / "programs" / "sockmap_establish")["id"]
+    )
 
 
 def test_upgrade(live: subprocess.Popen[str], plane: Accelerator, host: Namespace) -> None:
     """Three upgrades: new connections get the new program, live ones keep theirs."""
-    for _ in range(3):
+    for dummy in range(3):
         old = attached_program(plane)
         plane.upgrade(dataplane.OBJECT)
         assert attached_program(plane) != old
@@ -106,7 +112,7 @@ def test_upgrade_hands_over_every_connection(
                 plane.upgrade(dataplane.OBJECT)
                 upgrades += 1
                 time.sleep(0.1)
-            said, _ = client.communicate(timeout=60)
+            said, dummy = client.communicate(timeout=60)
             assert "wrong 0 broken 0" in said
             assert "wrong 0 broken 0" in finish(serving)
     assert upgrades >= 5

@@ -63,10 +63,10 @@ def test_the_handshake_races_the_first_writes(wire: Wire, path: Path_, cpus: str
     data = random.Random(1).randbytes(60_000)
     reordered = []
     with listen(path.place(wire.right), RIGHT) as listener:
-        for _ in range(SHAPED_CONNECTIONS):
+        for dummy in range(SHAPED_CONNECTIONS):
             client = connect_ahead_of_the_server(wire, path.place(wire.left))
             client.sendall(data[:20_000])
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with client, server:
                 server.settimeout(20)
                 client.sendall(data[20_000:20_100])
@@ -85,10 +85,10 @@ def test_the_server_speaks_first(wire: Wire, path: Path_, cpus: str) -> None:
     steer(wire, cpus)
     data = random.Random(2).randbytes(50_000)
     with listen(path.place(wire.right), RIGHT) as listener:
-        for _ in range(SHAPED_CONNECTIONS):
+        for dummy in range(SHAPED_CONNECTIONS):
             client = connect_ahead_of_the_server(wire, path.place(wire.left))
             client.sendall(data[:10])
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with client, server:
                 server.settimeout(20)
                 server.sendall(data)
@@ -103,12 +103,12 @@ def test_deferred_accept(wire: Wire, path: Path_) -> None:
     data = random.Random(3).randbytes(30_000)
     with listen(path.place(wire.right), RIGHT) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
-        for _ in range(SHAPED_CONNECTIONS):
+        for dummy in range(SHAPED_CONNECTIONS):
             client = path.place(wire.left).socket()
             client.connect((RIGHT, PORT))
             client.sendall(data[:1000])
             client.sendall(data[1000:2000])
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with client, server:
                 server.settimeout(20)
                 client.sendall(data[2000:])
@@ -124,12 +124,12 @@ def test_deferred_accept_on_loopback(host: Namespace, path: Path_) -> None:
     place = path.place(host)
     with listen(place, "127.0.0.1") as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 5)
-        for _ in range(SHAPED_CONNECTIONS):
+        for dummy in range(SHAPED_CONNECTIONS):
             with place.socket() as client:
                 client.connect(("127.0.0.1", PORT))
                 for at in range(0, 3000, 1000):
                     client.sendall(data[at : at + 1000])
-                server, _ = listener.accept()
+                server, dummy = listener.accept()
                 with server:
                     received = receive(server, len(data))
                     assert received == data, difference(received, data)
@@ -161,13 +161,13 @@ def test_a_writer_that_sends_since_before_the_connection(wire: Wire, path: Path_
     wire.shape("8mbit")
     data = random.Random(9).randbytes(60_000)
     with listen(path.place(wire.right), RIGHT) as listener:
-        for _ in range(SHAPED_CONNECTIONS):
+        for dummy in range(SHAPED_CONNECTIONS):
             client = path.place(wire.left).socket(timeout=0)
             wire.clog(5)
             client.connect_ex((RIGHT, PORT))
             client.setblocking(True)
             client.sendall(data[:20_000])
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with client, server:
                 server.settimeout(20)
                 client.sendall(data[20_000:20_100])
@@ -187,7 +187,7 @@ def test_a_reader_that_waits_since_before_the_connection(wire: Wire, path: Path_
         heard: list[bytes] = []
         reader = threading.Thread(target=lambda: heard.append(client.recv(100)), daemon=True)
         reader.start()
-        server, _ = listener.accept()
+        server, dummy = listener.accept()
         with server, client:
             time.sleep(0.1)
             server.sendall(b"hello")

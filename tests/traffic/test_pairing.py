@@ -53,7 +53,7 @@ def test_dual_stack_server_is_accelerated(host: Namespace, path: Path_, address:
     with wire_bytes(host, "lo") as seen, dual_stack_server(place) as listener:
         with place.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as client:
             client.connect((address, PORT))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
                 move_both_ways(Connection(client, server))
     assert_path(path, seen, 2 * MEGABYTE)
@@ -64,7 +64,7 @@ def test_v4_mapped_client_of_an_ipv4_server_is_accelerated(host: Namespace, path
     with wire_bytes(host, "lo") as seen, listen(place, "127.0.0.1") as listener:
         with place.socket(socket.AF_INET6) as client:
             client.connect(("::ffff:127.0.0.1", PORT))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
                 move_both_ways(Connection(client, server))
     assert_path(path, seen, 2 * MEGABYTE)
@@ -79,9 +79,7 @@ def test_two_namespaces_are_accelerated(wire: Wire, path: Path_, family: int) ->
     assert_path(path, seen, 2 * MEGABYTE)
 
 
-def test_translated_addresses_are_accelerated(
-    plane: Accelerator, wire: Wire, path: Path_
-) -> None:
+def test_translated_addresses_are_accelerated(plane: Accelerator, wire: Wire, path: Path_) -> None:
     """The client connects to 10.99.0.1:7000 and reaches 10.77.0.2:7001: no 4-tuple is the other's mirror."""
     plane.allow_networks(["10.99.0.0/24"])
     rules = """
@@ -94,10 +92,10 @@ def test_translated_addresses_are_accelerated(
     wire.left.outside.run("nft", rules)
     wire.left.ip("route add 10.99.0.0/24 dev veth")
     client = path.place(wire.left).socket()
-    with wire_bytes(wire.left, "veth") as seen, client:
+    with client, wire_bytes(wire.left, "veth") as seen:
         with listen(path.place(wire.right), "10.77.0.2", 7001) as listener:
             client.connect(("10.99.0.1", 7000))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
                 move_both_ways(Connection(client, server))
     assert_path(path, seen, 2 * MEGABYTE)
@@ -148,9 +146,7 @@ def test_equal_tuples_in_two_namespaces_do_not_mix(wire: Wire, path: Path_) -> N
                     assert receive(right_server, 11) == b"RIGHT%6d" % number
 
 
-def test_a_reused_tuple_in_another_namespace_hears_nothing_foreign(
-    wire: Wire, path: Path_
-) -> None:
+def test_a_reused_tuple_in_another_namespace_hears_nothing_foreign(wire: Wire, path: Path_) -> None:
     """One end of the old connection still sends when another namespace reuses its 4-tuple."""
     with listen(path.place(wire.left), "127.0.0.1") as one:
         with listen(path.place(wire.right), "127.0.0.1") as two:
@@ -163,7 +159,7 @@ def test_a_reused_tuple_in_another_namespace_hears_nothing_foreign(
             server = two.accept()[0]
             with talkative, stranger, server:
                 with pytest.raises(OSError):
-                    for _ in range(10):
+                    for dummy in range(10):
                         talkative.sendall(b"secret of the left namespace")
                 server.sendall(b"for you")
                 server.shutdown(socket.SHUT_WR)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +50,7 @@ def test_the_port_is_the_services(plane: Accelerator, host: Namespace) -> None:
         client.bind(("127.0.0.1", 7500))
         with wire_bytes(host, "lo") as seen:
             client.connect(("127.0.0.1", 6500))
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with server:
                 send_and_compare(client, server, os.urandom(LENGTH))
         assert seen[0] > LENGTH
@@ -59,7 +58,8 @@ def test_the_port_is_the_services(plane: Accelerator, host: Namespace) -> None:
 
 def test_every_port(plane: Accelerator, host: Namespace) -> None:
     plane.allow_ports([(0, 65535)])
-    assert on_loopback(host, 1) and on_loopback(host, 65535)
+    assert on_loopback(host, 1)
+    assert on_loopback(host, 65535)
 
 
 def test_a_port_added_and_removed_at_run_time(plane: Accelerator, host: Namespace) -> None:
@@ -138,7 +138,7 @@ def test_an_excluded_port_is_plain_tcp(plane: Accelerator, host: Namespace) -> N
 
 def test_counters_agree_with_what_was_sent(plane: Accelerator, host: Namespace) -> None:
     with connection(host.inside, host.inside) as made:
-        for _ in range(10):
+        for dummy in range(10):
             made.client.sendall(bytes(1000))
             send_and_compare(made.server, made.client, bytes(2000))
         made.client.sendall(b"")

@@ -32,7 +32,11 @@ MIXTURES = [
     ("vectors-and-more", ("vcp", "vgb", 8 * MEGABYTE), ("vc", "vb", 4 * MEGABYTE)),
     ("files", ("fsp", "gb", 24 * MEGABYTE), ("fs", "gm", 12 * MEGABYTE)),
     ("zero-copy", ("zsp", "gb", 24 * MEGABYTE), ("zs", "gm", 12 * MEGABYTE)),
-    ("everything", ("smlvcfznp", "gmtsbkiev", 8 * MEGABYTE), ("smlvcfznp", "gmtsbkiev", 8 * MEGABYTE)),
+    (
+        "everything",
+        ("smlvcfznp", "gmtsbkiev", 8 * MEGABYTE),
+        ("smlvcfznp", "gmtsbkiev", 8 * MEGABYTE),
+    ),
 ]
 
 
@@ -63,18 +67,14 @@ def check_interruptions(said: str, path: Path_) -> None:
 
 @MODES
 @pytest.mark.parametrize("mixture", MIXTURES, ids=[mixture[0] for mixture in MIXTURES])
-def test_loopback(
-    host: Namespace, path: Path_, peer: Path, mixture: tuple, blocking: bool
-) -> None:
+def test_loopback(host: Namespace, path: Path_, peer: Path, mixture: tuple, blocking: bool) -> None:
     place = path.place(host)
     with connection(place, place) as made:
         stress(peer, path, made, mixture, 1, blocking)
 
 
 @MODES
-def test_small_receive_buffers(
-    host: Namespace, path: Path_, peer: Path, blocking: bool
-) -> None:
+def test_small_receive_buffers(host: Namespace, path: Path_, peer: Path, blocking: bool) -> None:
     """Small fixed buffers: both queues are full most of the time."""
     place = path.place(host)
     mixture = ("", ("smlp", "gggmb", 2 * MEGABYTE), ("smp", "gm", MEGABYTE))
@@ -101,7 +101,11 @@ def test_several_streams_at_once_between_namespaces(
             sockets += [made.client, made.server]
             near, far = made.client.fileno(), made.server.fileno()
             habits = ("smlvcfnp", "gmtbkev")
-            directions.append(f"{near},{far},{number * 2 + 100},{3 * MEGABYTE},{habits[0]},{habits[1]}")
-            directions.append(f"{far},{near},{number * 2 + 101},{3 * MEGABYTE},{habits[0]},{habits[1]}")
+            directions.append(
+                f"{near},{far},{number * 2 + 100},{3 * MEGABYTE},{habits[0]},{habits[1]}"
+            )
+            directions.append(
+                f"{far},{near},{number * 2 + 101},{3 * MEGABYTE},{habits[0]},{habits[1]}"
+            )
         said = run_peer(peer, "stream", 40, *directions, sockets=sockets, blocking=blocking)
         check_interruptions(said, path)

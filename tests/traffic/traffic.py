@@ -15,7 +15,9 @@ from lab import Namespace, Place
 
 PORT = 7000
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
-HANDSHAKE_AND_TEARDOWN = 4096  # what the wire may carry of an accelerated connection, counted on both sides
+HANDSHAKE_AND_TEARDOWN = (
+    4096  # what the wire may carry of an accelerated connection, counted on both sides
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def connections(
     made: list[Connection] = []
     listener = listen(server, address, port)
     try:
-        for _ in range(number):
+        for dummy in range(number):
             near = client.socket(listener.family)
             near.connect((address, port))
             far, _peer = listener.accept()
@@ -157,9 +159,7 @@ def run_peer(
 
 
 @contextmanager
-def started_peer(
-    words: list[str], sockets: list[socket.socket]
-) -> Iterator[subprocess.Popen[str]]:
+def started_peer(words: list[str], sockets: list[socket.socket]) -> Iterator[subprocess.Popen[str]]:
     """A peer that runs until its standard input is closed."""
     for each in sockets:
         each.setblocking(True)
@@ -181,7 +181,7 @@ def started_peer(
 
 def finish(process: subprocess.Popen[str], seconds: float = 30) -> str:
     """Tells a peer to stop; returns its last words. It must be content."""
-    said, _ = process.communicate(timeout=seconds)
+    said, dummy = process.communicate(timeout=seconds)
     assert process.returncode == 0, said
     return said
 

@@ -2,8 +2,9 @@
 /* peer churn-server LISTEN_FD THREADS
  * peer churn-client ADDRESS PORT CONNECTIONS THREADS
  *
- * Short connections: the client writes a request in three pieces at once, the server answers in three, the client
- * closes. The request's first eight bytes are the seed of both patterns. Errors and wrong bytes are counted. */
+ * Short connections: the client writes a request in three pieces at once, the
+ * server answers in three, the client closes. The request's first eight bytes
+ * are the seed of both patterns. Errors and wrong bytes are counted. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -17,7 +18,7 @@
 #include "pattern.h"
 
 #define PIECES 3
-static const size_t pieces[PIECES] = { 24, 200, 2000 };
+static const size_t pieces[PIECES] = {24, 200, 2000};
 #define TOTAL (24 + 200 + 2000)
 
 static atomic_ulong done, wrong, broken;
@@ -29,7 +30,7 @@ static atomic_ulong started;
 
 static void quick(int fd)
 {
-	struct timeval patience = { .tv_sec = 10 };
+	struct timeval patience = {.tv_sec = 10};
 	int one = 1;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* peer live SEED FD_A FD_B FD_A FD_B ...
  *
- * Connections that send in both directions the whole time, gently, until standard input ends; then every byte that was
- * sent must have been read. Prints "running" after the first round and one line of totals at the end. */
+ * Connections that send in both directions the whole time, gently, until
+ * standard input ends; then every byte that was sent must have been read.
+ * Prints "running" after the first round and one line of totals at the end. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -12,7 +13,7 @@
 
 #include "pattern.h"
 
-#define MOST 8192
+#define MOST	    8192
 #define IDLE_ROUNDS 2000 /* of 2 ms: how long the last bytes may take */
 
 struct flow {
@@ -27,7 +28,8 @@ static uint8_t buffer[1 << 16];
 
 static void failed(const struct flow *flow, const char *what)
 {
-	printf("flow %ld: %s, sent %lu, received %lu\n", flow - flows, what, flow->sent, flow->received);
+	printf("flow %ld: %s, sent %lu, received %lu\n", flow - flows, what,
+	       flow->sent, flow->received);
 	exit(1);
 }
 
@@ -60,7 +62,7 @@ static int receive_some(struct flow *flow)
 
 static int stopped(void)
 {
-	struct pollfd input = { .fd = 0, .events = POLLIN };
+	struct pollfd input = {.fd = 0, .events = POLLIN};
 	char byte;
 
 	return poll(&input, 1, 0) > 0 && read(0, &byte, 1) == 0;
@@ -100,7 +102,8 @@ int main_live(int argc, char **argv)
 	while (!stopped()) {
 		for (int i = 0; i < count; i++) {
 			send_some(&flows[i]);
-			/* not every time: so there is data in the queues at any moment */
+			/* not every time: so there is data in the queues at any
+			 * moment */
 			if (draw(&random_state, 4))
 				receive_some(&flows[i]);
 		}
@@ -113,6 +116,7 @@ int main_live(int argc, char **argv)
 		sent += flows[i].sent;
 		received += flows[i].received;
 	}
-	printf("flows %d rounds %lu sent %lu received %lu\n", count, rounds, sent, received);
+	printf("flows %d rounds %lu sent %lu received %lu\n", count, rounds,
+	       sent, received);
 	return 0;
 }

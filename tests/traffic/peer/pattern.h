@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
-/* What every peer sends: bytes that depend on the stream's seed and the position, so that a byte lost, doubled, moved
- * or taken from another stream shows at once. */
+/* What every peer sends: bytes that depend on the stream's seed and the
+ * position, so that a byte lost, doubled, moved or taken from another stream
+ * shows at once. */
 #ifndef PATTERN_H
 #define PATTERN_H
 
@@ -25,10 +26,12 @@ static inline uint64_t pattern_word(uint64_t seed, uint64_t index)
 
 static inline uint8_t pattern_byte(uint64_t seed, uint64_t position)
 {
-	return (uint8_t)(pattern_word(seed, position / 8) >> (position % 8 * 8));
+	return (uint8_t)(pattern_word(seed, position / 8) >>
+			 (position % 8 * 8));
 }
 
-static inline void pattern_fill(uint64_t seed, uint64_t position, uint8_t *buffer, size_t length)
+static inline void pattern_fill(uint64_t seed, uint64_t position,
+				uint8_t *buffer, size_t length)
 {
 	size_t at = 0;
 
@@ -46,7 +49,8 @@ static inline void pattern_fill(uint64_t seed, uint64_t position, uint8_t *buffe
 }
 
 /* The offset of the first wrong byte, or -1. */
-static inline long pattern_check(uint64_t seed, uint64_t position, const uint8_t *buffer, size_t length)
+static inline long pattern_check(uint64_t seed, uint64_t position,
+				 const uint8_t *buffer, size_t length)
 {
 	size_t at = 0;
 

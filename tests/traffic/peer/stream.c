@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* peer stream SECONDS WRITE_FD,READ_FD,SEED,BYTES,WRITER,READER ...
  *
- * One writer and one reader thread for each direction given. WRITER and READER are letters, each a habit of real
- * programs; the thread draws one of them after another. The last byte is followed by a half-close.
+ * One writer and one reader thread for each direction given. WRITER and READER
+ * are letters, each a habit of real programs; the thread draws one of them
+ * after another. The last byte is followed by a half-close.
  *
- * Descriptors may be non-blocking (event loops): then every call that would block waits in poll() first. A blocking
- * read that returns EAGAIN is counted as interrupted: plain TCP never does that. */
+ * Descriptors may be non-blocking (event loops): then every call that would
+ * block waits in poll() first. A blocking read that returns EAGAIN is counted
+ * as interrupted: plain TCP never does that. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +26,8 @@
 
 struct direction {
 	int write_fd, read_fd, file;
-	uint64_t seed, bytes, written, read, write_random, read_random, interrupted;
+	uint64_t seed, bytes, written, read, write_random, read_random,
+		interrupted;
 	const char *writer, *reader;
 	char habit_writing, habit_reading;
 	const char *failure;
@@ -53,9 +56,12 @@ static int report(void)
 
 		if (d->failure)
 			failed = 1;
-		printf("direction %d: written %lu (%c) read %lu (%c) of %lu, interrupted %lu%s%s", i, d->written,
-		       d->habit_writing, d->read, d->habit_reading, d->bytes, d->interrupted,
-		       d->failure ? ", FAILED: " : "", d->failure ? d->failure : "");
+		printf("direction %d: written %lu (%c) read %lu (%c) of %lu, "
+		       "interrupted %lu%s%s",
+		       i, d->written, d->habit_writing, d->read,
+		       d->habit_reading, d->bytes, d->interrupted,
+		       d->failure ? ", FAILED: " : "",
+		       d->failure ? d->failure : "");
 		if (d->failure)
 			printf(" at %ld", d->failure_at);
 		printf("\n");
@@ -83,7 +89,7 @@ static void pause_ms(uint64_t *random, uint64_t least, uint64_t most)
 
 static void await(int fd, short events)
 {
-	struct pollfd wait = { .fd = fd, .events = events };
+	struct pollfd wait = {.fd = fd, .events = events};
 
 	poll(&wait, 1, 1000);
 }
@@ -94,12 +100,14 @@ static int blocks(int fd)
 }
 
 /* Sends what is in d->out; returns 0 on an error, which it has noted. */
-static int send_all(struct direction *d, const uint8_t *data, size_t length, int flags)
+static int send_all(struct direction *d, const uint8_t *data, size_t length,
+		    int flags)
 {
 	size_t sent = 0;
 
 	while (sent < length) {
-		ssize_t n = send(d->write_fd, data + sent, length - sent, flags);
+		ssize_t n =
+			send(d->write_fd, data + sent, length - sent, flags);
 
 		if (n < 0 && errno == EAGAIN) {
 			await(d->write_fd, POLLOUT);
@@ -122,15 +130,18 @@ static int send_all(struct direction *d, const uint8_t *data, size_t length, int
 static int write_vector(struct direction *d)
 {
 	struct iovec parts[16];
-	struct msghdr message = { .msg_iov = parts };
+	struct msghdr message = {.msg_iov = parts};
 	size_t total = 0;
 	ssize_t n;
 
 	for (size_t i = 0; i < 1 + draw(&d->write_random, 16); i++) {
-		size_t length = limit(draw(&d->write_random, 4096), d->bytes - d->written - total);
+		size_t length = limit(draw(&d->write_random, 4096),
+				      d->bytes - d->written - total);
 
-		pattern_fill(d->seed, d->written + total, d->out + total, length);
-		parts[message.msg_iovlen++] = (struct iovec){ d->out + total, length };
+		pattern_fill(d->seed, d->written + total, d->out + total,
+			     length);
+		parts[message.msg_iovlen++] =
+			(struct iovec){d->out + total, length};
 		total += length;
 	}
 	if (!total)
@@ -155,7 +166,8 @@ static int write_file(struct direction *d, size_t length)
 	if (pwrite(d->file, d->out, length, 0) != (ssize_t)length)
 		die("memfd");
 	while ((size_t)offset < length) {
-		ssize_t n = sendfile(d->write_fd, d->file, &offset, length - (size_t)offset);
+		ssize_t n = sendfile(d->write_fd, d->file, &offset,
+				     length - (size_t)offset);
 
 		if (n < 0 && errno == EAGAIN) {
 			await(d->write_fd, POLLOUT);
@@ -167,16 +179,19 @@ static int write_file(struct direction *d, size_t length)
 		}
 		d->written += (size_t)n;
 	}
-	/* pages of the file are still in the queues: the next write must not change them */
+	/* pages of the file are still in the queues: the next write must not
+	 * change them */
 	close(d->file);
 	d->file = memfd_create("stream", 0);
 	return 1;
 }
 
-/* Every zero-copy send has pages of its own: they may be read until the peer has taken them. */
+/* Every zero-copy send has pages of its own: they may be read until the peer
+ * has taken them. */
 static int write_zerocopy(struct direction *d, size_t length)
 {
-	uint8_t *pages = mmap(NULL, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint8_t *pages = mmap(NULL, length, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	int one = 1, fine;
 
 	if (pages == MAP_FAILED)
@@ -216,8 +231,11 @@ static int write_once(struct direction *d)
 	if (d->habit_writing == 'z')
 		return write_zerocopy(d, length);
 	if (d->habit_writing == 'c')
-		return send_all(d, d->out, length, draw(random, 4) && length < left ? MSG_MORE : 0);
-	return send_all(d, d->out, length, d->habit_writing == 'n' ? MSG_DONTWAIT : 0);
+		return send_all(d, d->out, length,
+				draw(random, 4) && length < left ? MSG_MORE
+								 : 0);
+	return send_all(d, d->out, length,
+			d->habit_writing == 'n' ? MSG_DONTWAIT : 0);
 }
 
 static void *writer(void *argument)
@@ -227,7 +245,8 @@ static void *writer(void *argument)
 	while (d->written < d->bytes && !d->failure) {
 		uint64_t times = 1 + draw(&d->write_random, 32);
 
-		d->habit_writing = d->writer[draw(&d->write_random, strlen(d->writer))];
+		d->habit_writing =
+			d->writer[draw(&d->write_random, strlen(d->writer))];
 		if (d->habit_writing == 'p')
 			times = 1;
 		while (times-- && d->written < d->bytes)
@@ -261,7 +280,8 @@ static ssize_t peek_then_read(struct direction *d, size_t length)
 		return seen;
 	if (pattern_check(d->seed, d->read, d->in, (size_t)seen) >= 0)
 		fail(d, "wrong byte peeked", d->read);
-	return recv(d->read_fd, d->in, 1 + draw(&d->read_random, (uint64_t)seen), 0);
+	return recv(d->read_fd, d->in,
+		    1 + draw(&d->read_random, (uint64_t)seen), 0);
 }
 
 static ssize_t poll_then_read(struct direction *d, size_t length)
@@ -280,13 +300,15 @@ static ssize_t ask_then_read(struct direction *d, size_t length)
 	int waiting = 0;
 
 	ioctl(d->read_fd, FIONREAD, &waiting);
-	return recv(d->read_fd, d->in, waiting > 0 ? limit((uint64_t)waiting, CHUNK) : length, 0);
+	return recv(d->read_fd, d->in,
+		    waiting > 0 ? limit((uint64_t)waiting, CHUNK) : length, 0);
 }
 
 static ssize_t read_vector(struct direction *d, size_t length)
 {
 	size_t first = length / 3;
-	struct iovec parts[2] = { { d->in, first }, { d->in + first, length - first } };
+	struct iovec parts[2] = {{d->in, first},
+				 {d->in + first, length - first}};
 
 	return readv(d->read_fd, parts, 2);
 }
@@ -335,8 +357,10 @@ static void *reader(void *argument)
 		long wrong;
 
 		if (!times--) {
-			d->habit_reading = d->reader[draw(&d->read_random, strlen(d->reader))];
-			times = 1 + draw(&d->read_random, d->habit_reading == 't' ? 400 : 24);
+			d->habit_reading = d->reader[draw(&d->read_random,
+							  strlen(d->reader))];
+			times = 1 + draw(&d->read_random,
+					 d->habit_reading == 't' ? 400 : 24);
 		}
 		if (d->habit_reading == 'b') {
 			pause_ms(&d->read_random, 20, 120);
@@ -353,7 +377,10 @@ static void *reader(void *argument)
 		}
 		if (n <= 0) {
 			if (n < 0 || d->read != d->bytes)
-				fail(d, n ? strerror(errno) : "end of stream too early", d->read);
+				fail(d,
+				     n ? strerror(errno)
+				       : "end of stream too early",
+				     d->read);
 			return NULL;
 		}
 		wrong = pattern_check(d->seed, d->read, d->in, (size_t)n);
@@ -397,10 +424,13 @@ int main_stream(int argc, char **argv)
 	directions = calloc((size_t)count, sizeof(*directions));
 	for (int i = 0; i < count; i++)
 		parse(&directions[i], argv[i + 1]);
-	pthread_create(&watch, NULL, deadline, (void *)(uintptr_t)atoi(argv[0]));
+	pthread_create(&watch, NULL, deadline,
+		       (void *)(uintptr_t)atoi(argv[0]));
 	for (int i = 0; i < count; i++) {
-		pthread_create(&directions[i].reading, NULL, reader, &directions[i]);
-		pthread_create(&directions[i].writing, NULL, writer, &directions[i]);
+		pthread_create(&directions[i].reading, NULL, reader,
+			       &directions[i]);
+		pthread_create(&directions[i].writing, NULL, writer,
+			       &directions[i]);
 	}
 	for (int i = 0; i < count; i++) {
 		pthread_join(directions[i].writing, NULL);

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 /* peer threads SECONDS WRITE_FD READ_FD SEED BYTES READER_PAUSE_MS
  *
- * Four threads write to one socket at once. TCP promises nothing about the order between them and everything about
- * the order within each: the upper two bits of a byte say whose it is, the lower six follow that thread's pattern. */
+ * Four threads write to one socket at once. TCP promises nothing about the
+ * order between them and everything about the order within each: the upper two
+ * bits of a byte say whose it is, the lower six follow that thread's pattern.
+ */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
@@ -13,26 +15,28 @@
 #include "pattern.h"
 
 #define WRITERS 4
-#define CHUNK (128 * 1024)
+#define CHUNK	(128 * 1024)
 
 static int write_fd;
 static uint64_t seed, bytes;
 
 static void await(int fd, short events)
 {
-	struct pollfd wait = { .fd = fd, .events = events };
+	struct pollfd wait = {.fd = fd, .events = events};
 
 	poll(&wait, 1, 1000);
 }
 
 static uint8_t tagged(uint64_t thread, uint64_t position)
 {
-	return (uint8_t)(thread << 6 | (pattern_byte(seed + thread, position) & 63));
+	return (uint8_t)(thread << 6 |
+			 (pattern_byte(seed + thread, position) & 63));
 }
 
 static void *writer(void *argument)
 {
-	uint64_t thread = (uintptr_t)argument, random = mix(seed + thread), position = 0;
+	uint64_t thread = (uintptr_t)argument, random = mix(seed + thread),
+		 position = 0;
 	uint8_t *buffer = must_alloc(CHUNK);
 
 	while (position < bytes) {
@@ -44,7 +48,8 @@ static void *writer(void *argument)
 		for (uint64_t i = 0; i < length; i++)
 			buffer[i] = tagged(thread, position + i);
 		while (sent < length) {
-			ssize_t n = send(write_fd, buffer + sent, length - sent, 0);
+			ssize_t n =
+				send(write_fd, buffer + sent, length - sent, 0);
 
 			if (n < 0 && errno == EAGAIN) {
 				await(write_fd, POLLOUT);
@@ -63,7 +68,7 @@ static void *writer(void *argument)
 
 int main_threads(int argc, char **argv)
 {
-	uint64_t read[WRITERS] = { 0 }, total = 0, random;
+	uint64_t read[WRITERS] = {0}, total = 0, random;
 	useconds_t pause;
 	pthread_t threads[WRITERS];
 	uint8_t *buffer = must_alloc(CHUNK);
@@ -93,8 +98,10 @@ int main_threads(int argc, char **argv)
 			uint64_t thread = buffer[i] >> 6;
 
 			if (buffer[i] != tagged(thread, read[thread])) {
-				printf("wrong byte: thread %lu, its position %lu, position %lu of the stream\n",
-				       thread, read[thread], total + (uint64_t)i);
+				printf("wrong byte: thread %lu, its position "
+				       "%lu, position %lu of the stream\n",
+				       thread, read[thread],
+				       total + (uint64_t)i);
 				return 1;
 			}
 			read[thread]++;

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What somebody else does with libbpf: ``update LINK PROG`` and ``exchange CGROUP PROG LINK``."""
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Maps of many types, with keys and values of every kind that BTF can describe. */
+/* Maps of many types, with keys and values of every kind that BTF can describe.
+ */
 #include <stdbool.h>
 #include <linux/bpf.h>
 #include <linux/in.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* Maps whose keys are prefixes of ports and of addresses, used by a program that changes nothing. */
+/* Maps whose keys are prefixes of ports and of addresses, used by a program
+ * that changes nothing. */
 #include <linux/bpf.h>
 #include <linux/in6.h>
 #include <bpf/bpf_helpers.h>
@@ -33,10 +34,11 @@ struct {
 SEC("sockops")
 int uses_prefixes(struct bpf_sock_ops *ctx)
 {
-	struct port_prefix port = { .prefixlen = 16 };
-	struct address_prefix address = { .prefixlen = 128 };
+	struct port_prefix port = {.prefixlen = 16};
+	struct address_prefix address = {.prefixlen = 128};
 
-	return bpf_map_lookup_elem(&ports, &port) && bpf_map_lookup_elem(&cidrs, &address);
+	return bpf_map_lookup_elem(&ports, &port) &&
+	       bpf_map_lookup_elem(&cidrs, &address);
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,4 +1,3 @@
-#!/usr/bin/python3
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Real TCP connections that outlive a task: a process in a control group, ordered about.
 

@@ -39,7 +39,7 @@ def main() -> None:
     receiver.bind(("192.0.2.1", PORT))
     sender.setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
     sent = received = 0
-    for _ in range(int(sys.argv[3])):
+    for dummy in range(int(sys.argv[3])):
         sent += sender.sendto(b"x", ("192.0.2.1", PORT))
         time.sleep(0.001)
         received += arrived(receiver)

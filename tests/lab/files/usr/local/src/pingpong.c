@@ -1,9 +1,8 @@
-// Copyright (c) 2026, the ebpf.fleet authors
-// GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 // SPDX-License-Identifier: GPL-3.0-or-later
-//
-// Ping-pong over one TCP connection, both ends on one CPU: pingpong PORT BYTES MILLISECONDS
-// Prints one line of JSON; latencies are round trips in microseconds.
+/* Ping-pong over one TCP connection, both ends on one CPU:
+ * pingpong PORT BYTES MILLISECONDS
+ *
+ * Prints one line of JSON; latencies are round trips in microseconds. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,7 +18,7 @@
 #include <unistd.h>
 
 #define MAX_SAMPLES 2000000
-#define WARM_UP 500
+#define WARM_UP	    500
 
 static char message[1 << 20];
 static unsigned int nanoseconds[MAX_SAMPLES];
@@ -94,7 +93,7 @@ static int by_value(const void *a, const void *b)
 
 int main(int argc, char **argv)
 {
-	struct sockaddr_in address = { .sin_family = AF_INET };
+	struct sockaddr_in address = {.sin_family = AF_INET};
 	long long begin, before, after, end;
 	int one = 1, listener, fd;
 	size_t size, count = 0;
@@ -110,7 +109,8 @@ int main(int argc, char **argv)
 	pin_to_first_cpu();
 	listener = socket(AF_INET, SOCK_STREAM, 0);
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) || listen(listener, 1))
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
+	    listen(listener, 1))
 		err(1, "listen on port %s", argv[1]);
 	if (fork() == 0) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -138,7 +138,9 @@ int main(int argc, char **argv)
 		nanoseconds[count++] = after - before;
 	}
 	qsort(nanoseconds, count, sizeof(nanoseconds[0]), by_value);
-	printf("{\"count\": %zu, \"seconds\": %.6f, \"p50_us\": %.2f, \"p99_us\": %.2f, \"errors\": 0}\n",
-	       count, (after - begin) / 1e9, nanoseconds[count / 2] / 1e3, nanoseconds[count * 99 / 100] / 1e3);
+	printf("{\"count\": %zu, \"seconds\": %.6f, \"p50_us\": %.2f, "
+	       "\"p99_us\": %.2f, \"errors\": 0}\n",
+	       count, (after - begin) / 1e9, nanoseconds[count / 2] / 1e3,
+	       nanoseconds[count * 99 / 100] / 1e3);
 	return 0;
 }

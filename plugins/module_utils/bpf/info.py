@@ -20,7 +20,7 @@ from .syscall import Buffer, Cmd, Fd, bpf, call
 
 @dataclass(frozen=True)
 class ProgramInfo:
-    """One loaded program. ``load_time`` is in nanoseconds since boot, ``run_time`` in nanoseconds."""
+    """One loaded program. ``load_time`` is in ns since boot, ``run_time`` in ns."""
 
     id: int
     type: str

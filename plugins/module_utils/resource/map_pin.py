@@ -116,7 +116,7 @@ def plan(desired: Desired, observed: Observed) -> list[Change]:
     if desired.shape is not None:
         _require_shape(desired, desired.shape, observed.map)
     elif observed.source is None or observed.source.id != observed.map.id:
-        return [_plan_replace(desired, observed)]
+        return [_plan_replace(desired, observed, observed.map)]
     if desired.mode is None or desired.mode == observed.mode:
         return []
     before, after = _terms(observed.map, observed.mode), _terms(observed.map, desired.mode)
@@ -145,20 +145,19 @@ def _missing_prog(desired: Desired) -> str:
     return f"{desired.prog} is not pinned yet; a real run needs it"
 
 
-def _plan_replace(desired: Desired, observed: Observed) -> Change:
-    assert observed.map is not None
+def _plan_replace(desired: Desired, observed: Observed, found: MapInfo) -> Change:
     mode = observed.mode if desired.mode is None else desired.mode
-    before = _terms(observed.map, observed.mode)
+    before = _terms(found, observed.mode)
     if observed.source is None:
         after: dict[str, Any] = {"map": desired.map, "prog": desired.prog}
         return Change("replace map", desired.pin, before, after, _missing_prog(desired))
     if not is_home(desired.pin) and not desired.force:
         raise Failure(
-            f"{desired.pin} holds another map: {_describe(observed.map)}; it is left alone: unpin "
+            f"{desired.pin} holds another map: {_describe(found)}; it is left alone: unpin "
             "it with state: absent, declare another pin, or set force: true for this one",
-            map_id=observed.map.id,
+            map_id=found.id,
         )
-    _require_no_loss(desired, observed, observed.map)
+    _require_no_loss(desired, observed, found)
     return Change("replace map", desired.pin, before, _terms(observed.source, mode))
 
 
@@ -207,13 +206,11 @@ def _terms(found: MapInfo, mode: int) -> dict[str, Any]:
 
 def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     """Make the map for real, so that the kernel judges its shape, and close it again."""
-    if any(change.action == "create map" for change in changes):
-        _create(desired).close()
+    if desired.shape is not None and any(change.action == "create map" for change in changes):
+        _create(desired, desired.shape).close()
 
 
-def _create(desired: Desired) -> Fd:
-    shape = desired.shape
-    assert shape is not None
+def _create(desired: Desired, shape: Shape) -> Fd:
     name = shape.name or maps.kernel_name(os.path.basename(desired.pin).replace("-", "_"))
     layout = (shape.type, shape.key_size, shape.value_size, shape.max_entries, shape.flags)
     try:
@@ -226,7 +223,7 @@ def _create(desired: Desired) -> Fd:
 
 def _open_source(desired: Desired) -> Fd:
     if desired.shape is not None:
-        return _create(desired)
+        return _create(desired, desired.shape)
     source = _source(desired)
     if source is None:
         raise Failure(f"{desired.prog} is not pinned; load the program first (bpf_prog)")

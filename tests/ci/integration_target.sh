@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+: "${SLOT:?integration.sh says which copy is ours}"
 name=$1
 log=$PWD/.cache/ci/integration-$name.log
 cd ".cache/integration-$SLOT/ansible_collections/ebpf/fleet"

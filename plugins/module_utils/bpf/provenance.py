@@ -24,7 +24,7 @@ OWNER = "ebpf.fleet"
 MAP_NAME = "fleet.rodata"
 _SECTION = ".rodata"
 _PREFIX = "bpf_metadata_"
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]{,99}")  # BTF's names end at 127 characters before 6.1
 
 _F_RDONLY_PROG = 1 << 7  # BPF_F_RDONLY_PROG, include/uapi/linux/bpf.h
 
@@ -36,7 +36,7 @@ _INT_SIGNED, _INT_CHAR = 1, 2
 
 
 def is_key(name: str) -> bool:
-    """Whether BTF takes the name: a C identifier."""
+    """Whether BTF takes the name: a C identifier, of at most 100 characters here."""
     return _KEY.fullmatch(name) is not None
 
 
@@ -66,8 +66,8 @@ def read(program: ProgramInfo) -> dict[str, str]:
                 about = info.map_(fd)
                 if about.name == MAP_NAME and about.type == "array" and about.btf_id:
                     return _read_map(fd, about)
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, KeyError, ValueError):
+            continue  # gone meanwhile, or a map of this name that is something else
     return {}
 
 

@@ -45,9 +45,8 @@ class Desired:
         """Name and pin of each map that is pinned: those of ``maps``, and all in ``pin_maps``."""
         found = dict(self.recipe.map_pins)
         if self.pin_maps:
-            for name, decl in declared.items():
-                if not decl.internal:
-                    found.setdefault(name, os.path.join(self.pin_maps, name))
+            for name in external(declared):
+                found.setdefault(name, os.path.join(self.pin_maps, name))
         return found
 
     def recipe_for(self, map_pins: Mapping[str, Any]) -> Recipe:
@@ -60,6 +59,13 @@ class Desired:
         found = [*self.programs.values(), *self.recipe.map_pins.values()]
         found += [os.path.join(base, "any") for base in (self.pin_dir, self.pin_maps) if base]
         return found
+
+
+def external(declared: Mapping[str, libbpf.MapDecl]) -> list[str]:
+    """The maps that can be shared: not those of globals, nor the tables of struct_ops."""
+    return [
+        name for name, decl in declared.items() if not decl.internal and decl.type != "struct_ops"
+    ]
 
 
 def desired(params: Mapping[str, Any]) -> Desired:
@@ -83,8 +89,17 @@ def desired(params: Mapping[str, Any]) -> Desired:
 def _targets(params: Mapping[str, Any]) -> tuple[dict[str, str], str]:
     if params["pin"]:
         return {params["program"] or "": pin_path(params["pin"])}, ""
-    pin_dir = pin_path(params["pin_dir"])
-    return {name: os.path.join(pin_dir, name) for name in params["programs"] or ()}, pin_dir
+    pin_dir = pin_path(params["pin_dir"] or "")
+    return {name: pin_path(f"{pin_dir}/{name}") for name in params["programs"] or ()}, pin_dir
+
+
+def _map_pins(declared: Mapping[str, Any]) -> dict[str, str]:
+    for name, pin in declared.items():
+        if not isinstance(pin, str):
+            raise Failure(
+                f"maps: {name}: {pin!r} is no pin; write the path where the map is pinned"
+            )
+    return {name: pin_path(pin) for name, pin in declared.items()}
 
 
 def _recipe(params: Mapping[str, Any]) -> Recipe:
@@ -101,7 +116,7 @@ def _recipe(params: Mapping[str, Any]) -> Recipe:
         attach_type=_name(
             names.ATTACH_TYPES, names.ATTACH_TYPE_ALIASES, "attach_type", params["attach_type"]
         ),
-        map_pins={name: pin_path(pin) for name, pin in (params["maps"] or {}).items()},
+        map_pins=_map_pins(params["maps"] or {}),
         max_entries=_sizes(params["map_max_entries"] or {}),
         constants=params["constants"] or {},
         marks=_marks(params),
@@ -120,9 +135,10 @@ def _name(table: tuple[str, ...], aliases: dict[str, str], option: str, value: s
 def _sizes(declared: Mapping[str, Any]) -> dict[str, int]:
     sizes = {}
     for name, count in declared.items():
-        if not str(count).isdigit() or not 0 < int(count) < 2**32:
+        text = str(count)
+        if not (text.isascii() and text.isdecimal() and 0 < int(text) < 2**32):
             raise Failure(f"map_max_entries: {name}: {count!r} is no number from 1 to 4294967295")
-        sizes[name] = int(count)
+        sizes[name] = int(text)
     return sizes
 
 
@@ -134,6 +150,8 @@ def _marks(params: Mapping[str, Any]) -> dict[str, str]:
                 f"labels: {key!r} cannot be used; a label is a C identifier and none of "
                 f"{', '.join(_RESERVED)}"
             )
+        if not isinstance(value, (str, int, float)):
+            raise Failure(f"labels: {key}: {value!r} is neither text nor a number")
         marks[key] = str(value)
     return marks
 
@@ -160,9 +178,10 @@ def check(wanted: Desired, facts: Facts) -> None:
         listed = ", ".join(sorted(facts.programs))
         raise Failure(f"{facts.path} has several programs; name one as program: {listed}")
     _known("program", wanted.programs_of(facts.programs), facts.programs, facts.path)
-    external = [name for name, decl in facts.maps.items() if not decl.internal]
-    _known("map", wanted.recipe.map_pins, external, facts.path)
-    _known("map", wanted.recipe.max_entries, external, facts.path)
+    _known("map", wanted.recipe.map_pins, external(facts.maps), facts.path)
+    _known("map", wanted.recipe.max_entries, external(facts.maps), facts.path)
+    map_pins = wanted.map_pins_of(facts.maps)
+    check_pins([*wanted.programs_of(facts.programs).values(), *map_pins.values()])
     for name in wanted.programs_of(facts.programs):
         decl = facts.programs[name]
         if decl.type == "unspec" and not wanted.recipe.type:
@@ -171,6 +190,21 @@ def check(wanted: Desired, facts: Facts) -> None:
                 "set type (sock_ops, sk_msg, xdp, sched_cls, ...)"
             )
     rodata.contents(facts, wanted.recipe.constants)
+
+
+def check_pins(declared: Iterable[str]) -> None:
+    """Each pin is of one object, and none is a directory that another lies in."""
+    seen: set[str] = set()
+    for pin in declared:
+        if pin in seen:
+            raise Failure(f"{pin} is declared as the pin of two objects; give each its own")
+        seen.add(pin)
+    for pin in seen:
+        above = os.path.dirname(pin)
+        while above != "/":
+            if above in seen:
+                raise Failure(f"{above} is declared as a pin, and as the directory of {pin}")
+            above = os.path.dirname(above)
 
 
 def _known(what: str, wanted: Iterable[str], available: Iterable[str], path: str) -> None:

@@ -28,21 +28,26 @@ def contents(facts: Facts, constants: Mapping[str, object]) -> dict[str, bytes]:
 
 
 def _is_rodata(name: str, facts: Facts) -> bool:
-    return facts.maps[name].internal and _SECTION in name
+    return facts.maps[name].internal and _section(name) in facts.elf.sections
 
 
 def _section(map_name: str) -> str:
     """libbpf names the map of ``.rodata`` "<object>.rodata", others by their section."""
-    return map_name[map_name.index(_SECTION) :]
+    if map_name.startswith(_SECTION + "."):
+        return map_name
+    return _SECTION if map_name.endswith(_SECTION) and map_name[0] != "." else ""
 
 
 def _set_all(facts: Facts, data: Mapping[str, bytearray], constants: Mapping[str, object]) -> None:
     if ".BTF" not in facts.elf.sections:
         raise Failure(f"{facts.path} has no BTF, so its constants have no types; use clang -g")
-    types = btf.parse(facts.elf.sections[".BTF"])
-    known = _variables(types, data)
+    try:
+        types = btf.parse(facts.elf.sections[".BTF"])
+        known = _variables(types, data)
+    except (ValueError, IndexError) as error:
+        raise Failure(f"{facts.path}: its BTF cannot be read: {error}; build it again") from error
     for name, value in constants.items():
-        if name not in known:
+        if name not in known or name not in facts.elf.symbols:
             raise Failure(_unknown(facts, name, sorted(known)))
         section, type_id = known[name]
         try:

@@ -74,7 +74,10 @@ options:
     description: Directory in which each of O(programs) is pinned by its name.
     type: path
   programs:
-    description: Names of the programs to load. All of the object by default.
+    description:
+      - Names of the programs to load. All of the object by default.
+      - With O(state=absent) all that this collection loaded and that are pinned in O(pin_dir) go by
+        default.
     type: list
     elements: str
   type:
@@ -90,13 +93,19 @@ options:
     description:
       - Map name to pin. A map that is pinned there is re-used, with all it holds; else the new map
         is pinned there.
+      - A map that has lost its pin and that the program at the declared pin still uses is pinned
+        there again, with all it holds.
     type: dict
   pin_maps:
     description:
-      - Directory in which all other maps of the object are re-used or pinned by their names.
+      - Directory in which all other maps of the object are re-used or pinned by their names. Maps
+        of global variables, and the tables of C(struct_ops), belong to their program and are not
+        pinned.
     type: path
   map_max_entries:
-    description: Map name to number of entries, in place of what the object says.
+    description:
+      - Map name to number of entries, in place of what the object says. The size of a ring buffer,
+        in bytes, is rounded up to what the kernel takes.
     type: dict
   constants:
     description:
@@ -115,6 +124,8 @@ options:
     description:
       - With O(state=absent), unpin the maps of O(maps) and those in O(pin_maps) too, with what they
         hold.
+      - In O(pin_maps) outside C(ebpf_fleet) only those go that the programs to unpin were loaded
+        with; name others in O(maps).
     type: bool
     default: false
   force:
@@ -122,7 +133,9 @@ options:
     type: bool
     default: false
   stack:
-    description: Name of the stack that the program belongs to, kept with it in the kernel.
+    description:
+      - Name of the stack that the program belongs to, kept with it in the kernel. Another one loads
+        the program anew.
     type: str
   release:
     description:
@@ -132,7 +145,8 @@ options:
   labels:
     description:
       - Anything else to keep with the program in the kernel, shown by C(bpftool prog show). Keys
-        are C identifiers.
+        are C identifiers of at most 100 characters, values are text, numbers or booleans. Other
+        labels load the program anew.
     type: dict
 notes:
   - Inside a directory named C(ebpf_fleet) whatever program sits at a declared pin is drift and is

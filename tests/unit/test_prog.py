@@ -5,18 +5,20 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import elf
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import elf, maps
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.info import MapInfo, ProgramInfo
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.libbpf import MapDecl
-from ansible_collections.ebpf.fleet.plugins.module_utils.resource import prog
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource import prog, prog_options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
-from ansible_collections.ebpf.fleet.plugins.module_utils.resource.prog import Observed, Pinned
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.pinned import Pinned
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.prog import Observed
 
 HOME = "/sys/fs/bpf/ebpf_fleet/web"
 SHA = "ab" * 32
@@ -63,9 +65,11 @@ def map_info(number: int, max_entries: int = 16) -> MapInfo:
     return MapInfo(number, "hash", "things", 4, 8, max_entries, 0, 0, 0, 0)
 
 
-def observed(first: Pinned, things: Pinned | None = None) -> Observed:
+def observed(first: Pinned, things: Pinned | None = None, *kept: MapInfo) -> Observed:
     maps = {"things": things} if things else {}
-    return Observed(SHA, {"first": first}, maps, {"things": SHAPE} if things else {})
+    shapes = {"things": SHAPE} if things else {}
+    lost = {"things": kept} if kept else {}
+    return Observed(SHA, {"first": first}, maps, shapes, lost, ())
 
 
 def loaded(
@@ -142,6 +146,96 @@ def test_a_map_of_another_shape() -> None:
     changes = prog.plan(prog.desired(recreate), observed(Pinned(f"{HOME}/first"), wrong))
     assert [change.action for change in changes] == ["recreate map", "load program"]
     assert "its entries are lost" in changes[0].warning
+
+
+def test_a_map_that_lost_its_pin_gets_it_back_and_nothing_is_loaded() -> None:
+    desired = prog.desired(params(maps={"things": "web/things"}))
+    gone = Pinned(f"{HOME}/things")
+    first = loaded(desired, {"things": gone}, maps="things=3")
+    changes = prog.plan(desired, observed(first, gone, map_info(3)))
+    assert [str(change) for change in changes] == [f"re-pin map {HOME}/things"]
+    assert changes[0].after is not None
+    assert changes[0].after["id"] == 3
+
+
+def test_a_lost_map_is_kept_when_the_program_is_replaced() -> None:
+    gone = Pinned(f"{HOME}/things")
+    old = prog.desired(params(maps={"things": "web/things"}))
+    first = loaded(old, {"things": gone}, maps="things=3")
+    new = prog.desired(params(maps={"things": "web/things"}, release="2"))
+    changes = prog.plan(new, observed(first, gone, map_info(3)))
+    assert [change.action for change in changes] == ["re-pin map", "replace program"]
+
+
+def test_a_lost_map_of_another_shape_is_no_less_a_map_with_data() -> None:
+    gone = Pinned(f"{HOME}/things")
+    first = Pinned(f"{HOME}/first")
+    lost = map_info(3, max_entries=8)
+    with pytest.raises(Failure, match=r"id 3, which lost its pin.* max_entries 8, not 16"):
+        prog.plan(prog.desired(params(maps={"things": "web/things"})), observed(first, gone, lost))
+    recreate = params(maps={"things": "web/things"}, on_incompatible_map="recreate")
+    changes = prog.plan(prog.desired(recreate), observed(first, gone, lost))
+    assert [change.action for change in changes] == ["recreate map", "load program"]
+
+
+def test_which_of_two_lost_maps_is_the_users_choice() -> None:
+    desired = prog.desired(params(maps={"things": "web/things"}))
+    gone = Pinned(f"{HOME}/things")
+    with pytest.raises(Failure, match=r"use different maps as things, ids 3, 4: pin the one"):
+        prog.plan(desired, observed(Pinned(f"{HOME}/first"), gone, map_info(3), map_info(4)))
+
+
+def test_a_damaged_record_of_maps_is_no_record() -> None:
+    marks = {"maps": "things=3 other=x = a=b=c 7"}
+    assert list(Pinned("pin", "program", program(7, 3), marks=marks).bindings) == [("things", 3)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"pin_dir": None, "pin": ""}, "is no pin path"),
+        ({"maps": {"things": None}}, "maps: things: None is no pin"),
+        ({"maps": {"things": ["a"]}}, "is no pin"),
+        ({"map_max_entries": {"things": "\u00b2"}}, "is no number from 1"),
+        ({"map_max_entries": {"things": True}}, "is no number from 1"),
+        ({"labels": {"a": [1]}}, "neither text nor a number"),
+        ({"labels": {"a": None}}, "neither text nor a number"),
+        ({"labels": {"a" * 101: 1}}, "cannot be used"),
+        ({"programs": ["../x"]}, "is no pin path"),
+        ({"programs": [""], "state": "absent"}, "is no pin path"),
+    ],
+)
+def test_options_that_make_no_sense(changed: dict[str, Any], words: str) -> None:
+    with pytest.raises(Failure, match=words):
+        prog.desired(params(**changed))
+
+
+@pytest.mark.parametrize(
+    ("pins", "words"),
+    [
+        (["/a/b", "/a/c", "/a/b"], "/a/b is declared as the pin of two objects"),
+        (["/a/b/c", "/a/b"], "/a/b is declared as a pin, and as the directory of /a/b/c"),
+    ],
+)
+def test_pins_that_are_in_each_others_way(pins: list[str], words: str) -> None:
+    with pytest.raises(Failure, match=words):
+        prog_options.check_pins(pins)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "made"),
+    [
+        ("ringbuf", 1, os.sysconf("SC_PAGE_SIZE")),
+        ("ringbuf", 65537, 131072),
+        ("user_ringbuf", 65536, 65536),
+        ("ringbuf", 0, 0),
+        ("hash", 5000, 5000),
+        ("perf_event_array", 0, maps.possible_cpus()),
+        ("perf_event_array", 3, 3),
+    ],
+)
+def test_what_becomes_of_a_size(kind: str, wanted: int, made: int) -> None:
+    assert maps.entries(kind, wanted) == made
 
 
 @pytest.mark.parametrize(

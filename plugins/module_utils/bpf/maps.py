@@ -20,6 +20,7 @@ ANY = 0
 NOEXIST = 1
 EXIST = 2
 
+RINGS = ("ringbuf", "user_ringbuf")  # max_entries is their size in bytes
 PER_CPU_TYPES = ("percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage")
 
 _NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less the final zero
@@ -73,6 +74,19 @@ def possible_cpus() -> int:
     with open(_POSSIBLE_CPUS, encoding="ascii") as file:
         ranges = [part.split("-") for part in file.read().strip().split(",")]
     return sum(int(ends[-1]) - int(ends[0]) + 1 for ends in ranges)
+
+
+def entries(map_type: str, wanted: int) -> int:
+    """What the kernel makes of max_entries, or wants it to be.
+
+    A ring buffer's is a power of two and at least a page (libbpf rounds up since 1.0); a perf event
+    array has one for each CPU unless told otherwise.
+    """
+    if map_type in RINGS and wanted:
+        return max(os.sysconf("SC_PAGE_SIZE"), 1 << (wanted - 1).bit_length())
+    if map_type == "perf_event_array" and not wanted:
+        return possible_cpus()
+    return wanted
 
 
 def value_bytes(map_info: info.MapInfo) -> int:

@@ -67,27 +67,43 @@ def bindings(pinned: Mapping[str, int], used: tuple[int, ...]) -> str:
     return " ".join(f"{name}={pinned[name]}" for name in sorted(pinned) if pinned[name] in used)
 
 
-@contextmanager
-def load(recipe: Recipe, programs: tuple[str, ...], fresh_maps: frozenset[str]) -> Iterator[Loaded]:
-    """Load and mark the programs; all descriptors are closed at the end.
+@dataclass(frozen=True)
+class Wanted:
+    """What to load. Declared maps are re-used from their pins, but for those named here."""
 
-    Declared maps are re-used from their pins, but for ``fresh_maps``, which are created.
-    """
+    programs: tuple[str, ...]
+    fresh_maps: frozenset[str]  # created
+    lost_maps: Mapping[str, int]  # by name the ids of those that have no pin any more
+
+
+@contextmanager
+def reopened(lost_maps: Mapping[str, int]) -> Iterator[Loaded]:
+    """Maps by their ids, and no program."""
+    with ExitStack() as stack:
+        fds = {name: stack.enter_context(info.open_map(id_)) for name, id_ in lost_maps.items()}
+        yield Loaded({}, fds)
+
+
+@contextmanager
+def load(recipe: Recipe, wanted: Wanted) -> Iterator[Loaded]:
+    """Load and mark the programs; all descriptors are closed at the end."""
     with ExitStack() as stack:
         if recipe.source.compiler == "bcc":
             loaded = Loaded(
                 {
                     name: stack.enter_context(fd)
-                    for name, fd in bcc_source.load(recipe.source, programs, recipe.type).items()
+                    for name, fd in bcc_source.load(
+                        recipe.source, wanted.programs, recipe.type
+                    ).items()
                 },
                 {},
             )
         else:
             facts, handle = stack.enter_context(opened(recipe.source))
-            _configure(recipe, facts, handle, programs, fresh_maps)
+            _configure(recipe, facts, handle, wanted)
             handle.load()
             loaded = Loaded(
-                {name: stack.enter_context(handle.program_fd(name)) for name in programs},
+                {name: stack.enter_context(handle.program_fd(name)) for name in wanted.programs},
                 {name: stack.enter_context(handle.map_fd(name)) for name in recipe.map_pins},
             )
         sha256 = identity(recipe.source) if recipe.source.compiler == "bcc" else facts.sha256
@@ -100,23 +116,18 @@ def identity(source: Source) -> str:
     return bcc_source.identity(source)
 
 
-def _configure(
-    recipe: Recipe,
-    facts: Facts,
-    handle: libbpf.Object,
-    programs: tuple[str, ...],
-    fresh_maps: frozenset[str],
-) -> None:
-    handle.select(frozenset(programs))
-    for name in programs:
+def _configure(recipe: Recipe, facts: Facts, handle: libbpf.Object, wanted: Wanted) -> None:
+    handle.select(frozenset(wanted.programs))
+    for name in wanted.programs:
         if recipe.type or recipe.attach_type:
             type_ = recipe.type or facts.programs[name].type
             handle.set_type(name, type_, recipe.attach_type)
     for name, count in recipe.max_entries.items():
-        handle.set_max_entries(name, count)
+        handle.set_max_entries(name, maps.entries(facts.maps[name].type, count))
     for name, pin in recipe.map_pins.items():
-        if name not in fresh_maps:
-            with pins.get(pin) as fd:
+        if name not in wanted.fresh_maps:
+            lost = wanted.lost_maps.get(name)
+            with info.open_map(lost) if lost else pins.get(pin) as fd:
                 handle.reuse(name, fd)
     for name, content in rodata.contents(facts, recipe.constants).items():
         with _frozen(facts.maps[name], content) as fd:

@@ -10,60 +10,42 @@ renamed over the old one, which keeps serving its hook until the attachment take
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
-from ..bpf import info, libbpf, maps, names, pins, provenance
+from ..bpf import libbpf, names, pins
 from ..bpf.info import MapInfo, ProgramInfo
 from ..bpf.syscall import Fd
-from . import prog_options
+from . import prog_maps, prog_options
 from .engine import Change
-from .errors import Failure
-from .load import Loaded, Recipe, identity, load
-from .object import Facts, opened
+from .errors import Failure, from_os_error
+from .load import Loaded, Recipe, Wanted, identity, load, reopened
+from .object import opened
 from .paths import check_parent, is_home, make_parent, prune_home
+from .pinned import Pinned, describe, look, look_all, waiting
 
 desired = prog_options.desired
 Desired = prog_options.Desired
 
 
 @dataclass(frozen=True)
-class Pinned:
-    """What is at a pin now: nothing, a program with its provenance, or another kind of thing."""
-
-    pin: str
-    kind: str = ""
-    program: ProgramInfo | None = None
-    map: MapInfo | None = None
-    marks: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Observed:
-    """The declared programs and maps by name, each with its pin; and what the object says."""
+    """The declared programs and maps by name, each with its pin; and what the object says.
+
+    ``lost`` are the maps whose pin is gone and that the programs still use, ``leftovers`` the
+    staging names that a killed run left behind.
+    """
 
     sha256: str
     programs: Mapping[str, Pinned]
     maps: Mapping[str, Pinned]
     shapes: Mapping[str, libbpf.MapDecl]
-
-
-def _look(pin: str) -> Pinned:
-    if not os.path.lexists(pin):
-        return Pinned(pin)
-    if not os.path.isfile(pin):
-        return Pinned(pin, "directory")
-    try:
-        with pins.get(pin) as fd:
-            kind = pins.kind(fd)
-            if kind == "program":
-                program = info.program(fd)
-                return Pinned(pin, kind, program, marks=provenance.read(program))
-            return Pinned(pin, kind, map=info.map_(fd) if kind == "map" else None)
-    except PermissionError:
-        return Pinned(pin, "file")
+    lost: Mapping[str, tuple[MapInfo, ...]]
+    leftovers: tuple[str, ...]
 
 
 def observe(desired: Desired) -> Observed:
@@ -74,70 +56,89 @@ def observe(desired: Desired) -> Observed:
         check_parent(pin)
     recipe = desired.recipe
     if recipe.source.compiler == "bcc":
-        return Observed(identity(recipe.source), _look_all(desired.programs), {}, {})
+        prog_options.check_pins(desired.programs.values())
+        return _observed(identity(recipe.source), desired.programs, {}, {})
     with opened(recipe.source) as (facts, _handle):
         prog_options.check(desired, facts)
         programs = desired.programs_of(facts.programs)
         map_pins = desired.map_pins_of(facts.maps)
-        shapes = _shapes(recipe, facts, map_pins)
-        return Observed(facts.sha256, _look_all(programs), _look_all(map_pins), shapes)
+        shapes = prog_maps.shapes(recipe, facts, map_pins)
+        return _observed(facts.sha256, programs, map_pins, shapes)
 
 
-def _look_all(declared: Mapping[str, str]) -> dict[str, Pinned]:
-    return {name: _look(pin) for name, pin in declared.items()}
-
-
-def _shapes(recipe: Recipe, facts: Facts, map_pins: Mapping[str, str]) -> dict[str, libbpf.MapDecl]:
-    shapes: dict[str, libbpf.MapDecl] = {}
-    for name in map_pins:
-        decl = facts.maps[name]
-        entries = recipe.max_entries.get(name, decl.max_entries)
-        if decl.type == "perf_event_array" and not entries:
-            entries = maps.possible_cpus()
-        shapes[name] = libbpf.MapDecl(
-            name, decl.type, decl.key_size, decl.value_size, entries, decl.flags, decl.internal
-        )
-    return shapes
+def _observed(
+    sha256: str,
+    programs: Mapping[str, str],
+    map_pins: Mapping[str, str],
+    shapes: Mapping[str, libbpf.MapDecl],
+) -> Observed:
+    found, maps = look_all(programs), look_all(map_pins)
+    leftovers = waiting((*programs.values(), *map_pins.values()))
+    return Observed(sha256, found, maps, shapes, prog_maps.held(found, maps), leftovers)
 
 
 def _observe_absent(desired: Desired) -> Observed:
-    programs = _look_all(desired.programs)
-    if desired.pin_dir and not desired.programs and os.path.isdir(desired.pin_dir):
-        found = (_look(os.path.join(desired.pin_dir, name)) for name in os.listdir(desired.pin_dir))
+    programs = look_all(desired.programs)
+    if desired.pin_dir and not desired.programs:
+        found = (look(pin) for pin in _listing(desired.pin_dir).values())
         programs = {os.path.basename(item.pin): item for item in found if _is_removable(item)}
-    declared = dict(desired.recipe.map_pins)
-    if desired.pin_maps and desired.discard_maps and os.path.isdir(desired.pin_maps):
-        for name in os.listdir(desired.pin_maps):
-            declared.setdefault(name, os.path.join(desired.pin_maps, name))
-    kept = _look_all(declared) if desired.discard_maps else {}
-    return Observed("", programs, {n: p for n, p in kept.items() if p.kind == "map"}, {})
+    declared = desired.recipe.map_pins if desired.discard_maps else {}
+    maps = {name: item for name, item in look_all(declared).items() if item.map}
+    if desired.pin_maps and desired.discard_maps:
+        for name, item in look_all(_listing(desired.pin_maps)).items():
+            if item.map and (is_home(item.pin) or _is_bound(item, programs)):
+                maps.setdefault(name, item)
+    seen = {item.pin for item in (*programs.values(), *maps.values())}
+    leftovers = waiting((*(item.pin for item in programs.values()), *declared.values()))
+    return Observed("", programs, maps, {}, {}, tuple(pin for pin in leftovers if pin not in seen))
+
+
+def _listing(directory: str) -> dict[str, str]:
+    """Name and path of all that is in the directory, if there is one."""
+    if not os.path.isdir(directory):
+        return {}
+    return {name: os.path.join(directory, name) for name in sorted(os.listdir(directory))}
 
 
 def _is_removable(item: Pinned) -> bool:
     """Whether a program that was not named may go with the others of its directory."""
-    is_ours = item.marks.get("owner") == provenance.OWNER
-    return item.program is not None and (is_ours or is_home(item.pin))
+    return item.is_ours or (item.program is not None and is_home(item.pin))
+
+
+def _is_bound(item: Pinned, programs: Mapping[str, Pinned]) -> bool:
+    """Whether one of the programs that go was loaded with the map as one that it pins."""
+    ids = {number for owner in programs.values() if owner.is_ours for _n, number in owner.bindings}
+    return item.map is not None and item.map.id in ids
 
 
 def plan(desired: Desired, observed: Observed) -> list[Change]:
     """What leads from observed to desired. Raises Failure for what may not be displaced."""
     for item in observed.programs.values():
         _refuse_foreign(desired, item)
+    changes = [Change("remove leftover", pin, {"left by": "a run that was killed"}) for pin in observed.leftovers]
     if desired.state == "absent":
-        return _plan_absent(observed)
-    steps = [
-        *(_plan_map(desired, observed.shapes[n], item) for n, item in observed.maps.items()),
-    ]
-    changes = [step for step in steps if step is not None]
+        return changes + _plan_absent(observed)
+    changes += _plan_maps(desired, observed)
     recipe = desired.recipe_for(observed.maps)
+    current = {name: item.map.id for name, item in observed.maps.items() if item.map}
+    current.update({name: kept[0].id for name, kept in observed.lost.items()})
     reasons = {
-        name: _drift(recipe, name, item, observed) for name, item in observed.programs.items()
+        name: _drift(recipe, name, item, observed.sha256, current)
+        for name, item in observed.programs.items()
     }
-    if not changes and not any(reasons.values()):
-        return []
-    for name, item in observed.programs.items():
-        changes.append(_plan_program(recipe, name, item, observed.sha256, reasons[name]))
+    if any(reasons.values()) or _fresh_maps(changes):
+        for name, item in observed.programs.items():
+            changes.append(_plan_program(recipe, name, item, observed.sha256, reasons[name]))
     return changes
+
+
+def _plan_maps(desired: Desired, observed: Observed) -> list[Change]:
+    recreate = desired.on_incompatible_map == "recreate"
+    steps = (
+        prog_maps.plan(observed.shapes[name], item, observed.lost.get(name, ()), recreate)
+        for name, item in observed.maps.items()
+    )
+    return [step for step in steps if step is not None]
 
 
 def _refuse_foreign(desired: Desired, item: Pinned) -> None:
@@ -146,96 +147,45 @@ def _refuse_foreign(desired: Desired, item: Pinned) -> None:
             f"{item.pin} holds a {item.kind}, not a program; it is left alone: "
             "remove it or declare another pin"
         )
-    if not item.program or item.marks.get("owner") == provenance.OWNER:
-        return
-    if desired.force or is_home(item.pin):
+    if not item.program or item.is_ours or desired.force or is_home(item.pin):
         return
     raise Failure(
-        f"{item.pin} holds a foreign program: {_describe(item.program)}; it is left alone: "
+        f"{item.pin} holds a foreign program: {describe(item.program)}; it is left alone: "
         "unpin it, declare another pin, or set force: true for this one",
         prog_id=item.program.id,
     )
 
 
-def _describe(program: ProgramInfo) -> str:
-    return f"id {program.id}, {program.type} {program.name}, tag {program.tag}"
-
-
 def _plan_absent(observed: Observed) -> list[Change]:
+    """Maps first: while their programs are there, the run after a kill knows whose they are."""
     changes = []
+    for item in observed.maps.values():
+        if item.map:
+            changes.append(Change("unpin map", item.pin, prog_maps.terms(item.map), None))
     for item in observed.programs.values():
         if item.program:
             changes.append(Change("unpin program", item.pin, _terms(item), None))
-    for item in observed.maps.values():
-        if item.map:
-            changes.append(Change("unpin map", item.pin, _shape_terms(item.map), None))
     return changes
 
 
-def _shape_terms(shape: MapInfo | libbpf.MapDecl) -> dict[str, Any]:
-    return {
-        "type": shape.type,
-        "key_size": shape.key_size,
-        "value_size": shape.value_size,
-        "max_entries": shape.max_entries,
-        "flags": shape.flags,
-    }
-
-
-def _plan_map(desired: Desired, shape: libbpf.MapDecl, item: Pinned) -> Change | None:
-    wanted = _shape_terms(shape)
-    if not item.kind:
-        return Change("create map", item.pin, None, wanted, detail=shape.name)
-    if item.map is None:
-        raise Failure(
-            f"{item.pin} holds a {item.kind}, not a map; it is left alone: remove it or declare "
-            f"another pin for map {shape.name}"
-        )
-    found = _shape_terms(item.map)
-    wrong = [
-        f"{key} {found[key]}, not {wanted[key]}" for key in wanted if found[key] != wanted[key]
-    ]
-    if not wrong:
-        return None
-    if desired.on_incompatible_map == "recreate":
-        warning = f"{item.pin} is replaced by an empty map: its entries are lost"
-        return Change("recreate map", item.pin, found, wanted, warning, detail=shape.name)
-    raise Failure(
-        f"the map at {item.pin} does not fit map {shape.name} of the object: {'; '.join(wrong)}. "
-        "Nothing was changed: set map_max_entries to the size it has, or "
-        "on_incompatible_map: recreate to replace it by an empty one"
-    )
-
-
-def _drift(recipe: Recipe, name: str, item: Pinned, observed: Observed) -> list[str]:
+def _drift(
+    recipe: Recipe, name: str, item: Pinned, sha256: str, current: Mapping[str, int]
+) -> list[str]:
     """Why the program at the pin is not the declared one; empty when it is."""
     if item.program is None:
         return ["not loaded"]
-    expected = recipe.provenance(observed.sha256, name)
+    expected = recipe.provenance(sha256, name)
     found = {key: value for key, value in item.marks.items() if key != "maps"}
     reasons = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
-    if reasons:
-        return reasons
-    return _rebound(item.marks.get("maps", ""), item.program.map_ids, observed.maps)
-
-
-def _rebound(recorded: str, used: tuple[int, ...], declared: Mapping[str, Pinned]) -> list[str]:
-    """The maps behind the declared pins that are not those the program was loaded with."""
-    reasons = []
-    for binding in recorded.split():
-        name, _mark, number = binding.partition("=")
-        now = declared[name].map if name in declared else None
-        if now is None or now.id != int(number) or now.id not in used:
-            reasons.append(f"map {name}")
-    return reasons
+    return reasons or prog_maps.rebound(item, current)
 
 
 def _terms(item: Pinned) -> dict[str, Any] | None:
     """What is at the pin, as the diff shows it."""
     if item.program is None:
         return None
-    if item.marks.get("owner") != provenance.OWNER:
-        return {"foreign program": _describe(item.program)}
+    if not item.is_ours:
+        return {"foreign program": describe(item.program)}
     return {"type": item.program.type, **item.marks}
 
 
@@ -254,28 +204,37 @@ def _plan_program(
 
 
 def _programs_in(changes: Sequence[Change]) -> dict[str, str]:
-    return {c.detail: c.target for c in changes if c.action.endswith(" program") and c.detail}
+    actions = ("load program", "replace program")
+    return {change.detail: change.target for change in changes if change.action in actions}
 
 
 def _fresh_maps(changes: Sequence[Change]) -> dict[str, str]:
-    return {c.detail: c.target for c in changes if c.action.endswith("create map")}
+    actions = ("create map", "recreate map")
+    return {change.detail: change.target for change in changes if change.action in actions}
+
+
+def _lost_maps(changes: Sequence[Change]) -> list[tuple[str, int, str]]:
+    return [(*change.detail, change.target) for change in changes if change.action == "re-pin map"]
 
 
 def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     """Load for real, so that the host's own verifier has its say, and close again."""
     if desired.state == "present":
-        with load(*_request(desired, changes)):
+        with _loaded(desired, changes):
             pass
 
 
-def _request(
-    desired: Desired, changes: Sequence[Change]
-) -> tuple[Recipe, tuple[str, ...], frozenset[str]]:
+def _loaded(desired: Desired, changes: Sequence[Change]) -> AbstractContextManager[Loaded]:
+    """All that the changes give a pin: programs and maps loaded anew, and maps that lost theirs."""
+    lost = {name: number for name, number, _pin in _lost_maps(changes)}
+    programs = tuple(_programs_in(changes))
+    if not programs:
+        return reopened(lost)
     recipe = desired.recipe
     if recipe.source.compiler != "bcc":
         with opened(recipe.source) as (facts, _handle):
             recipe = desired.recipe_for(desired.map_pins_of(facts.maps))
-    return recipe, tuple(_programs_in(changes)), frozenset(_fresh_maps(changes))
+    return load(recipe, Wanted(programs, frozenset(_fresh_maps(changes)), lost))
 
 
 def apply(desired: Desired, changes: Sequence[Change]) -> None:
@@ -285,26 +244,33 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
             pins.remove(change.target)
             prune_home(change.target)
         return
-    with load(*_request(desired, changes)) as loaded:
+    with _loaded(desired, changes) as loaded:
         for change in changes:
-            make_parent(change.target)
+            if change.action == "remove leftover":
+                pins.remove(change.target)
         _pin_all(loaded, changes)
 
 
 def _pin_all(loaded: Loaded, changes: Sequence[Change]) -> None:
-    fresh = _fresh_maps(changes)
-    new = [(loaded.maps[name], pin) for name, pin in fresh.items()]
+    new = [(loaded.maps[name], pin) for name, _number, pin in _lost_maps(changes)]
+    new += [(loaded.maps[name], pin) for name, pin in _fresh_maps(changes).items()]
     new += [(loaded.programs[name], pin) for name, pin in _programs_in(changes).items()]
     done: list[tuple[Fd | None, str]] = []
     try:
         for fd, pin in new:
+            make_parent(pin)
             old = pins.get(pin) if os.path.lexists(pin) else None
             done.append((old, pin))
             pins.replace(fd, pin)
-    except OSError:
+    except OSError as error:
         for old, pin in reversed(done):
-            _restore(old, pin)
-        raise
+            with contextlib.suppress(OSError):
+                _restore(old, pin)
+        for _fd, pin in new:
+            prune_home(pin)
+        raise from_os_error(
+            error, f"pin {error.filename}", "every pin holds again what it held before"
+        ) from error
     finally:
         for old, _pin in done:
             if old:
@@ -312,11 +278,12 @@ def _pin_all(loaded: Loaded, changes: Sequence[Change]) -> None:
 
 
 def _restore(old: Fd | None, pin: str) -> None:
-    pins.remove(pins.staging_path(pin))
+    """Take back one step; the one that failed has changed nothing but its staging name."""
     if old is None:
         pins.remove(pin)
     else:
         pins.replace(old, pin)
+    pins.remove(pins.staging_path(pin))
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
@@ -328,7 +295,7 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
             if item.program
         ],
         "maps": [
-            {"name": name, "id": item.map.id, "pin": item.pin, **_shape_terms(item.map)}
+            {"name": name, "id": item.map.id, "pin": item.pin, **prog_maps.terms(item.map)}
             for name, item in observed.maps.items()
             if item.map
         ],

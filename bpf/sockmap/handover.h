@@ -98,20 +98,37 @@ static __always_inline int is_redirecting(const struct direction *direction,
 	       !direction->shared.silent && is_in_call(psock);
 }
 
+/* Has it sent a byte through TCP? A FIN counts as one, and is none. */
+static __always_inline int has_sent(const struct bpf_sock *sk,
+				    const struct tcp_sock *tcp,
+				    const struct direction *direction)
+{
+	__u32 numbers = tcp->write_seq - direction->own.sent;
+
+	if (sk->state != BPF_TCP_ESTABLISHED && sk->state != BPF_TCP_CLOSE_WAIT)
+		numbers--;
+	return numbers != 0;
+}
+
 /* Before a segment leaves. True when there is nothing left to do ever. */
 static __always_inline int hand_over(struct bpf_sock_ops *ops,
 				     struct bpf_sock *sk,
 				     struct counters *count,
 				     struct direction *direction)
 {
+	struct tcp_sock *tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);
 	__u64 own = psock_of(direction->sk), peer;
 
 	if (own && direction->verdict != VERDICT_TCP)
 		return 0;
 	if (!own && !direction->woken)
 		wake_reader(ops, sk, direction);
-	if (!direction->peer_sk && find_peer(direction))
+	/* An accelerated connection that ends: its FIN brings no bytes. */
+	if (!tcp || !has_sent(sk, tcp, direction))
 		return 0;
+	/* Nobody there, and this end out: a plain TCP socket for good. */
+	if (!direction->peer_sk && find_peer(direction))
+		return !own;
 	if (!is_still(direction->peer_sk, direction->peer_cookie))
 		return 1;
 	peer = psock_of(direction->peer_sk);

@@ -115,7 +115,10 @@ def plan(desired: Desired, observed: Observed) -> list[Change]:
     """What leads from observed to desired. Raises Failure for what may not be displaced."""
     for item in observed.programs.values():
         _refuse_foreign(desired, item)
-    changes = [Change("remove leftover", pin, {"left by": "a run that was killed"}) for pin in observed.leftovers]
+    changes = [
+        Change("remove leftover", pin, {"left by": "a run that was killed"})
+        for pin in observed.leftovers
+    ]
     if desired.state == "absent":
         return changes + _plan_absent(observed)
     changes += _plan_maps(desired, observed)

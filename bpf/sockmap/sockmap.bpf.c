@@ -9,9 +9,8 @@
  *   - the key is the pair of initial sequence numbers, which only the true
  *     other end has;
  *   - each direction is decided by its first message. One that has sent a byte
- *     through TCP redirects again only when the reader has taken every such
- *     byte, because a reader takes redirected bytes before those in the TCP
- *     queue;
+ *     through TCP never redirects one afterwards, because a reader takes
+ *     redirected bytes before those in the TCP queue; its ends leave the map;
  *   - every failure means TCP; the verdict is always SK_PASS.
  */
 #include <linux/bpf.h>

@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import struct
 from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import elf, maps
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import elf, libbpf, maps
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.info import MapInfo, ProgramInfo
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.libbpf import MapDecl
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import prog, prog_options
@@ -254,3 +257,12 @@ def test_what_becomes_of_a_size(kind: str, wanted: int, made: int) -> None:
 def test_defective_objects_are_named(content: bytes, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         elf.parse(content)
+
+
+def test_an_object_that_crashes_libbpf_does_not_crash_the_run(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.o"
+    broken.write_bytes(b"")
+    library = SimpleNamespace(bpf_object__open_file=lambda *_: os.kill(os.getpid(), signal.SIGSEGV))
+    with pytest.raises(libbpf.LoadError) as caught:
+        libbpf.require_sound(library, str(broken))
+    assert "damaged" in caught.value.log

@@ -50,7 +50,7 @@ def parse(content: bytes) -> Elf:
     mark = "<" if order == "little" else ">"
     try:
         return _parse(content, order, mark)
-    except (struct.error, IndexError, UnicodeDecodeError) as error:
+    except (struct.error, IndexError, OverflowError, ValueError) as error:
         raise ValueError(
             "is truncated or damaged: its section table points past its end; copy or build it again"
         ) from error

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,15 @@ _MAX_ERRNO = 4095  # include/linux/err.h: libbpf 0.x returns errors as pointers
 _LIBRARIES = ("libbpf.so.1", "libbpf.so.0")
 _LOG_SIZE = 16 << 20  # what libbpf itself reserves for a verifier log
 _PRINT_WARN = 0  # enum libbpf_print_level
+# What strerror does not know: the kernel's own ENOTSUPP, and enum libbpf_errno.
+_MEANINGS = {
+    524: "Not supported by this kernel",
+    4000: "libelf cannot read the object",
+    4001: "The object is not formed as libbpf wants it",
+    4003: "The object has another byte order",
+    4005: "The object cannot be relocated",
+    4010: "The kernel has no such program type",
+}
 
 _PrintCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 _SYMBOLS: dict[str, Any] = {
@@ -62,7 +72,7 @@ class LoadError(OSError):
     """libbpf or the verifier refused; ``log`` is what they said, oldest line first."""
 
     def __init__(self, code: int, log: str, doing: str) -> None:
-        super().__init__(code, os.strerror(code), doing)
+        super().__init__(code, _MEANINGS.get(code) or os.strerror(code), doing)
         self.log = log
 
 
@@ -221,6 +231,22 @@ class Object:
             self._lib.bpf_map__set_pin_path(item, None)
 
 
+def require_sound(lib: Any, path: str) -> None:
+    """Let a child open the object first: some defects of an ELF file crash libbpf.
+
+    Raises LoadError when it did not survive. Costs a millisecond.
+    """
+    child = os.fork()
+    if child == 0:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        lib.bpf_object__open_file(os.fsencode(path), None)
+        os._exit(0)
+    _child, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        log = "libbpf crashes on this file: it is damaged; copy or build it again"
+        raise LoadError(errno.EBADMSG, log, f"open {path}")
+
+
 @contextmanager
 def open_object(path: str) -> Iterator[Object]:
     """Open an object, and close it at the end with all that was not taken from it.
@@ -239,6 +265,8 @@ def open_object(path: str) -> Iterator[Object]:
         return 0
 
     callback = _PrintCallback(collect)
+    lib.libbpf_set_print(None)
+    require_sound(lib, path)
     lib.libbpf_set_print(callback)
     pointer = 0
     try:

@@ -44,16 +44,19 @@ def _set_all(facts: Facts, data: Mapping[str, bytearray], constants: Mapping[str
     try:
         types = btf.parse(facts.elf.sections[".BTF"])
         known = _variables(types, data)
-    except (ValueError, IndexError) as error:
-        raise Failure(f"{facts.path}: its BTF cannot be read: {error}; build it again") from error
+        shapes = {
+            name: btf_values.shape_of(types, known[name][1]) for name in constants if name in known
+        }
+    except (ValueError, LookupError) as error:
+        raise Failure(f"the BTF of {facts.path} is damaged; copy or build it again") from error
     for name, value in constants.items():
-        if name not in known or name not in facts.elf.symbols:
+        if name not in shapes or name not in facts.elf.symbols:
             raise Failure(_unknown(facts, name, sorted(known)))
-        section, type_id = known[name]
         try:
-            encoded = btf_values.shape_of(types, type_id).encode(value, f"constant {name}")
+            encoded = shapes[name].encode(value, f"constant {name}")
         except BadValue as error:
             raise Failure(f"{facts.path}: {error}") from error
+        section = known[name][0]
         offset = facts.elf.symbols[name].offset
         data[section][offset : offset + len(encoded)] = encoded
 

@@ -10,6 +10,7 @@ temporary directory, the same in check mode.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from typing import Any
 
@@ -26,9 +27,10 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.resource.object import 
 
 
 class ActionModule(ActionBase):
-    """Sends what the module loads, unless it is on the target already."""
+    """Sends what the module loads, unless it is on the target already.
 
-    TRANSFERS_FILES = True
+    TRANSFERS_FILES stays False: a directory is made on the target only when something is sent.
+    """
 
     def run(
         self, tmp: str | None = None, task_vars: dict[str, Any] | None = None
@@ -37,15 +39,21 @@ class ActionModule(ActionBase):
         result: dict[str, Any] = super().run(tmp, task_vars)
         arguments = dict(self._task.args)
         option = next((name for name in ("object", "source") if arguments.get(name)), "")
-        is_sent = option and not boolean(arguments.get("remote_src", False), strict=False)
-        if not is_sent or arguments.get("state") == "absent":
+        is_sent = not boolean(arguments.get("remote_src", False), strict=False)
+        if (
+            not is_sent
+            or arguments.get("state") == "absent"
+            or not isinstance(arguments.get(option), str)
+        ):
             result.update(self._module(arguments, task_vars))
             return result
         try:
             found = self._find_needle("files", arguments[option])
             result.update(self._send(option, found, arguments, task_vars))
-        except (AnsibleError, Failure) as error:
+        except AnsibleError as error:
             result.update(failed=True, msg=str(error))
+        except Failure as failure:
+            result.update(failed=True, msg=str(failure), **failure.details)
         finally:
             self._remove_tmp_path(self._connection._shell.tmpdir)
         return result
@@ -66,17 +74,22 @@ class ActionModule(ActionBase):
         task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
         """Run the module with a copy of the file, compiled here if it is a source for clang."""
-        with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
-            local = path
-            if option == "source" and arguments.get("compiler", "clang") == "clang":
-                local = self._compile(path, arguments, scratch)
-                arguments["object"] = arguments.pop("source")
-                option = "object"
-                for name in ("compiler", "cflags", "sha256"):
-                    arguments.pop(name, None)
-            remote_dir = self._make_tmp_path()
-            remote = self._connection._shell.join_path(remote_dir, os.path.basename(local))
-            self._transfer_file(local, remote)
+        readable = self._loader.get_real_file(path)  # decrypted, if the file is in a vault
+        local, name = readable, os.path.basename(path)
+        try:
+            with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
+                if option == "source" and (arguments.get("compiler") or "clang") == "clang":
+                    local = self._compile(path, readable, arguments, scratch)
+                    arguments["object"] = arguments.pop("source")
+                    option = "object"
+                    name = os.path.basename(local)
+                    for argument in ("compiler", "cflags", "sha256"):
+                        arguments.pop(argument, None)
+                remote_dir = self._make_tmp_path()
+                remote = self._connection._shell.join_path(remote_dir, name)
+                self._transfer_file(local, remote)
+        finally:
+            self._loader.cleanup_tmp_file(readable)
         self._fixup_perms2((remote_dir, remote))
         arguments.update({option: remote, "remote_src": True})
         result = self._module(arguments, task_vars)
@@ -84,14 +97,16 @@ class ActionModule(ActionBase):
             result["msg"] = result["msg"].replace(remote, path)
         return result
 
-    def _compile(self, path: str, arguments: dict[str, Any], scratch: str) -> str:
+    def _compile(self, path: str, local: str, arguments: dict[str, Any], scratch: str) -> str:
+        """Compile the source at ``path``, whose decrypted content is at ``local``."""
         flags = arguments.get("cflags") or []
-        source = Source(
-            path,
-            "clang",
-            tuple([flags] if isinstance(flags, str) else flags),
-            arguments.get("sha256") or "",
-        )
+        flags = flags.split(",") if isinstance(flags, str) else [str(flag) for flag in flags]
+        if local != path:
+            # The name is part of the object, and headers are looked for beside the original.
+            directory = os.path.dirname(path)
+            flags += [f"-ffile-prefix-map={directory}=.", "-iquote", directory]
+            local = shutil.copy(local, os.path.join(scratch, os.path.basename(path)))
+        source = Source(local, "clang", tuple(flags), str(arguments.get("sha256") or ""))
         content_of(source)
         output = os.path.join(scratch, os.path.splitext(os.path.basename(path))[0] + ".o")
         compile_clang(source, output)

@@ -42,7 +42,7 @@ options:
         makes the same bytes.
       - V(bcc) takes BCC dialect and always runs on the target, with the BCC of its distribution
         (Debian,
-        C(python3-bpfcc)) and the headers of its kernel.
+        C(python3-bpfcc)) and the headers of its kernel. The source has to be one file then.
     type: str
     choices: [clang, bcc]
     default: clang
@@ -153,6 +153,13 @@ notes:
     replaced. Elsewhere a
     program that this collection did not load is foreign and an error, unless O(force=true).
   - Needs libbpf 0.6 or later on the target, and Linux 5.10 or later for the provenance.
+attributes:
+  async:
+    description: A load takes milliseconds, and what was sent is gone when the task ends.
+    support: none
+  vault:
+    description: O(object) and O(source) on the controller may be vaulted.
+    support: full
 extends_documentation_fragment:
   - ebpf.fleet.common
 """

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from ..bpf import elf, features, libbpf
 from .errors import Failure, from_os_error
 
-_LOG_LINES = 12
+_LOG_LINES = 12  # of libbpf and the verifier: the reason stands at the end
+_CLANG_LINES = 40  # the reason stands at the beginning
 _CLANG = ("clang", "-target", "bpf", "-O2", "-g", "-c")
 
 
@@ -47,12 +48,17 @@ class Facts:
 
 def content_of(source: Source) -> bytes:
     """The bytes of the file that was named. Raises Failure when they are not the expected ones."""
+    if os.path.exists(source.path) and not os.path.isfile(source.path):
+        raise Failure(f"{source.path} is not a file; name the file itself")
     try:
         with open(source.path, "rb") as file:
             content = file.read()
     except OSError as error:
-        advice = "copy it to the host first (ansible.builtin.copy)"
-        raise from_os_error(error, f"read {source.path}", advice) from error
+        is_missing = isinstance(error, FileNotFoundError)
+        advice = "copy it to the host first (ansible.builtin.copy)" if is_missing else ""
+        raise from_os_error(error, f"read {source.path or 'the object'}", advice) from error
+    if source.compiler and content.startswith(b"\x7fELF"):
+        raise Failure(f"{source.path} is an object, not a source; give it as object")
     found = hashlib.sha256(content).hexdigest()
     if source.sha256 and found != source.sha256.lower():
         raise Failure(
@@ -65,12 +71,7 @@ def content_of(source: Source) -> bytes:
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
     """The object, open and not loaded yet, and what it declares."""
-    content = content_of(source)
-    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
-        path = source.path
-        if source.compiler == "clang":
-            path = os.path.join(scratch, os.path.basename(source.path) + ".o")
-            content = compile_clang(source, path)
+    with _built(source) as (path, content):
         parsed = _parse(source.path, content)
         facts = None
         try:
@@ -84,6 +85,18 @@ def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
             ) from error
         except libbpf.LoadError as error:
             raise _load_failure(source.path, facts, error) from error
+
+
+@contextmanager
+def _built(source: Source) -> Iterator[tuple[str, bytes]]:
+    """Path and content of the object: what was named, or what clang makes of it."""
+    content = content_of(source)
+    if source.compiler != "clang":
+        yield source.path, content
+        return
+    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
+        path = os.path.join(scratch, os.path.basename(source.path) + ".o")
+        yield path, compile_clang(source, path)
 
 
 def _facts(path: str, content: bytes, parsed: elf.Elf, handle: libbpf.Object) -> Facts:
@@ -155,18 +168,28 @@ def compile_clang(source: Source, output: str) -> bytes:
     """Compile to ``output``, reproducibly, and return the object's bytes."""
     directory = os.path.dirname(os.path.abspath(source.path))
     command = [*_CLANG, f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
-    command += [*_include_paths(), *source.cflags, os.path.abspath(source.path), "-o", output]
+    command += [*_include_paths(), *source.cflags, "-x", "c", os.path.abspath(source.path)]
+    command += ["-o", output]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=directory)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", check=False, cwd=directory
+        )
     except FileNotFoundError as error:
         raise Failure(
             "compiler: clang needs clang on this host (Debian: clang and libbpf-dev); "
             "or compile on a build host and give the result as object"
         ) from error
     if done.returncode != 0:
-        raise Failure(f"clang rejects {source.path}:\n{done.stderr.strip()}", command=command)
-    with open(output, "rb") as file:
-        return file.read()
+        said = "\n".join(done.stderr.strip().splitlines()[:_CLANG_LINES])
+        raise Failure(f"clang rejects {source.path}:\n{said}", command=command)
+    try:
+        with open(output, "rb") as file:
+            return file.read()
+    except FileNotFoundError as error:
+        raise Failure(
+            f"clang made no object of {source.path}; take what keeps it from that out of cflags",
+            command=command,
+        ) from error
 
 
 def _include_paths() -> list[str]:

@@ -5,10 +5,8 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 from collections.abc import Iterator
 
 from . import hooks, links, mounts, names
@@ -19,17 +17,10 @@ CGROUP2_MAGIC = 0x63677270  # include/uapi/linux/magic.h
 # lsm_cgroup programs attach to a kernel function as well, and only by a link.
 ATTACH_TYPES = tuple(name for name in names.ATTACH_TYPES if name.startswith("cgroup_"))
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def is_cgroup2(path: str) -> bool:
     """Whether ``path`` lies in a cgroup2 file system. Raises OSError (ENOENT) if it is gone."""
-    memory = ctypes.create_string_buffer(256)  # struct statfs; f_type is the first long
-    if _libc.statfs(os.fsencode(path), memory) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), path)
-    kind: int = struct.unpack_from("=L", memory, 0)[0]
-    return kind & 0xFFFFFFFF == CGROUP2_MAGIC
+    return mounts.magic_of(path) == CGROUP2_MAGIC
 
 
 def open_(path: str) -> Fd:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import struct
 from dataclasses import dataclass
 
 from .syscall import Fd
@@ -54,6 +55,19 @@ def parse(mountinfo: str) -> tuple[Mount, ...]:
 
 def _unescape(text: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match.group(1), 8)), text)
+
+
+def magic_of(path: str) -> int:
+    """What kind of file system ``path`` lies in: its number in include/uapi/linux/magic.h.
+
+    Raises OSError (ENOENT) if the path is gone.
+    """
+    memory = ctypes.create_string_buffer(256)  # struct statfs; f_type is the first long
+    if _libc.statfs(os.fsencode(path), memory) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), path)
+    kind: int = struct.unpack_from("=L", memory, 0)[0]
+    return kind & 0xFFFFFFFF
 
 
 def mounts() -> tuple[Mount, ...]:

@@ -9,28 +9,20 @@ atomically, which is how a new object takes an old one's place (fs: kernel/bpf/i
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 
+from .mounts import magic_of
 from .syscall import Buffer, Cmd, Fd, bpf
 
 BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
 
 _KINDS = {"bpf-prog": "program", "bpf-map": "map", "bpf_link": "link", "bpf-link": "link"}
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
 
 def is_bpffs(path: str) -> bool:
     """Whether ``path`` lies in a mounted BPF file system. Raises OSError (ENOENT) if it is gone."""
-    memory = ctypes.create_string_buffer(256)  # struct statfs; f_type is the first long
-    if _libc.statfs(os.fsencode(path), memory) != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), path)
-    kind: int = struct.unpack_from("=L", memory, 0)[0]
-    return kind & 0xFFFFFFFF == BPF_FS_MAGIC
+    return magic_of(path) == BPF_FS_MAGIC
 
 
 def pin(fd: Fd, path: str) -> None:

@@ -9,8 +9,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 if (($#)); then
     targets=("$@")
 else
-    # A setup_ target is a dependency of others, not a test.
-    mapfile -t targets < <(cd ../integration/targets && printf '%s\n' */ | sed -e 's:/$::' -e '/^setup_/d')
+    # A setup_ target is a dependency of others, not a test. The one with the most tasks first, so that no long one is
+    # left over for the end, when there is nothing to run beside it.
+    mapfile -t targets < <(
+        cd ../integration/targets
+        for name in */; do
+            [[ $name == setup_* ]] || printf '%s %s\n' "$(cat "$name"tasks/*.yml | wc -c)" "${name%/}"
+        done | sort -rn | cut -d ' ' -f 2
+    )
 fi
 
 # ansible-test makes this key at its first run; two first runs at once would get in each other's way.

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..bpf import elf, features, libbpf
+from ..bpf import elf, libbpf
 from .errors import Failure, from_os_error
 
 _LOG_LINES = 12  # of libbpf and the verifier: the reason stands at the end
@@ -138,21 +138,23 @@ def _load_failure(path: str, facts: Facts | None, error: libbpf.LoadError) -> Fa
 
 def _missing_feature(facts: Facts) -> str:
     """The first program or map type of the object that this kernel does not have."""
+    from ..bpf import features  # takes 4 ms to read, and only failures want it
+
     known = features.prog_types()
     for program in facts.programs.values():
         feature = known.get(program.type)
         if feature and not feature.supported:
-            return f"this kernel has no {program.type} programs{_since(feature)}"
+            return f"this kernel has no {program.type} programs{_since(feature.since)}"
     known = features.map_types()
     for decl in facts.maps.values():
         feature = known.get(decl.type)
         if feature and not feature.supported:
-            return f"this kernel has no {decl.type} maps{_since(feature)}"
+            return f"this kernel has no {decl.type} maps{_since(feature.since)}"
     return ""
 
 
-def _since(feature: features.Feature) -> str:
-    return f"; Linux {feature.since} has them" if feature.since else "; it was built without them"
+def _since(version: str) -> str:
+    return f"; Linux {version} has them" if version else "; it was built without them"
 
 
 def _load_advice(error: libbpf.LoadError) -> str:

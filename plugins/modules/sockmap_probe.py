@@ -25,7 +25,8 @@ options:
   address:
     description:
       - IPv4 or IPv6 address of the connection's ends, or a network, of which the first host is
-        taken. It exists in the probe's network namespace only.
+        taken (of one with C(127.0.0.1) in it, that). It exists in the probe's network namespace
+        only.
     type: str
     default: 127.0.0.1
   port:
@@ -33,11 +34,11 @@ options:
     type: int
     required: true
   messages:
-    description: How many messages go each way.
+    description: How many messages go each way, at most 65536.
     type: int
     default: 256
   size:
-    description: Bytes of a message.
+    description: Bytes of a message, at most 65536.
     type: int
     default: 16384
   counters:
@@ -99,6 +100,7 @@ import ipaddress
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.ebpf.fleet.plugins.module_utils import front
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import sockmap_probe
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import (
     Failure,
@@ -118,22 +120,27 @@ ARGUMENTS = {
 
 
 def address_of(text: str) -> str:
-    """The address itself, or the first host of a network."""
+    """The address itself, or a host of a network."""
     try:
         network = ipaddress.ip_network(text, strict=False)
     except ValueError as error:
         raise Failure(f"address: {text!r} is no IP address and no network") from error
-    if "/" not in text or network.num_addresses == 1:
-        return text.partition("/")[0]
-    return str(network.network_address + 1)
+    address = network.network_address
+    if network.num_addresses > 1:
+        loopback = ipaddress.ip_address("127.0.0.1")
+        address = loopback if loopback in network else address + 1
+    if address.is_unspecified or address.is_multicast or address.is_link_local:
+        raise Failure(f"address: {address} cannot be both ends of a connection; name one that can")
+    return str(address)
 
 
 def request_of(params: dict) -> sockmap_probe.Request:
     """The request, or a Failure that names the option that is wrong."""
     if not 0 < params["port"] < 65536:
         raise Failure(f"port: {params['port']} is not from 1 to 65535")
-    if params["messages"] < 1 or params["size"] < 1:
-        raise Failure("messages and size have to be at least 1")
+    for option in ("messages", "size"):
+        if not 0 < params[option] <= 65536:
+            raise Failure(f"{option}: {params[option]} is not from 1 to 65536")
     return sockmap_probe.Request(
         cgroup=params["cgroup"],
         address=address_of(params["address"]),
@@ -148,6 +155,7 @@ def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
     try:
+        front.require_text(module.params)
         require_root()
         result = sockmap_probe.run(request_of(module.params))
     except Failure as failure:

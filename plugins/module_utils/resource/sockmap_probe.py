@@ -33,6 +33,7 @@ _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
 _SIOCSIFFLAGS, _SIOCSIFADDR = 0x8914, 0x8916  # include/uapi/linux/sockios.h
 _IFF_UP = 1
 _TIMEOUT = 60  # seconds, for all of it
+_CHILD = "ebpf-fleet-probe-"  # name of the child control group, less the process's number
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -82,8 +83,8 @@ def _counters(pin: str) -> dict[str, int]:
             return percpu.totals(fd)
     except OSError as error:
         raise from_os_error(error, f"read the counters at {pin}") from error
-    except KeyError as error:
-        raise Failure(f"{pin} holds no counters: {error.args[0]}") from error
+    except ValueError as error:
+        raise Failure(f"{pin} holds no counters: {error}") from error
 
 
 @contextlib.contextmanager
@@ -91,12 +92,24 @@ def _child_cgroup(declared: str) -> Iterator[str]:
     parent = declared if declared.startswith("/") else os.path.join(mounts.cgroup2(), declared)
     if not os.path.isdir(parent) or not cgroup.is_cgroup2(parent):
         raise Failure(f"{parent} is no cgroup2 control group; name one that exists")
-    path = os.path.join(parent, f"ebpf-fleet-probe-{os.getpid()}")
-    os.mkdir(path)
+    _remove_leftovers(parent)
+    path = os.path.join(parent, f"{_CHILD}{os.getpid()}")
+    try:
+        os.mkdir(path)
+    except OSError as error:
+        raise from_os_error(error, f"make the control group {path}") from error
     try:
         yield path
     finally:
         _remove(path)
+
+
+def _remove_leftovers(parent: str) -> None:
+    """What probes left that were killed. One that still runs is left alone."""
+    for name in os.listdir(parent):
+        if name.startswith(_CHILD) and not os.path.exists(f"/proc/{name[len(_CHILD) :]}"):
+            with contextlib.suppress(OSError):  # its child may still have seconds to live
+                os.rmdir(os.path.join(parent, name))
 
 
 def _remove(path: str) -> None:
@@ -130,10 +143,14 @@ def _in_a_child(request: Request, path: str) -> dict[str, Any]:
         timer.cancel()
         os.waitpid(child, 0)
     if not answer:
-        raise Failure(f"the probe did not end within {_TIMEOUT} s")
+        raise Failure(
+            f"the probe in {request.cgroup} did not end within {_TIMEOUT} s, or was killed; try it "
+            "with fewer messages, and look for what is short there: memory.max, pids.max"
+        )
     seen: dict[str, Any] = json.loads(answer)
     if "error" in seen:
-        raise Failure(f"the probe in {request.cgroup} failed: {seen['error']}")
+        place = f"{request.cgroup}, {request.address} port {request.port}"
+        raise Failure(f"the probe in {place} failed: {seen['error']}")
     return seen
 
 
@@ -182,7 +199,7 @@ def _interface_bytes() -> int:
 
 
 def _exchange(request: Request) -> int:
-    """Messages to and fro, each side checking what it gets. Returns the bytes of both ways."""
+    """Messages to and fro, checked when they are back. Returns the bytes of both ways."""
     family = socket.AF_INET6 if ":" in request.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -218,8 +235,8 @@ def _receive(connection: socket.socket, size: int) -> bytes:
 
 
 def _echo(listener: socket.socket) -> None:
-    connection, _address = listener.accept()
-    with connection:
+    """Send back what comes. When that fails, the other side has the error to tell."""
+    with contextlib.suppress(OSError), listener.accept()[0] as connection:
         while True:
             part = connection.recv(1 << 16)
             if not part:

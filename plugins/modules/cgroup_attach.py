@@ -25,6 +25,8 @@ options:
       - The control group's directory.
       - A path without a leading slash lies below the place where cgroup2 is mounted, wherever that
         is (C(/sys/fs/cgroup) or, on hybrid systems, C(/sys/fs/cgroup/unified)).
+      - So does one with a leading slash that does not exist by itself, as C(systemctl show) prints
+        it (C(/system.slice/nginx.service)).
     type: str
     required: true
   allow_root:

@@ -19,7 +19,7 @@ description:
   - Changes nothing, and leaves nothing behind. It does the same in check mode.
 options:
   cgroup:
-    description: The control group, absolute or relative to the cgroup2 mount.
+    description: The control group, absolute or below the cgroup2 mount.
     type: str
     required: true
   address:

@@ -23,6 +23,18 @@ def is_cgroup2(path: str) -> bool:
     return mounts.magic_of(path) == CGROUP2_MAGIC
 
 
+def locate(declared: str) -> str:
+    """The directory that a declared control group names: absolute, or below the cgroup2 mount.
+
+    systemd and /proc/PID/cgroup write the path below the mount with a leading slash; where no
+    such directory exists by itself, it is taken in that sense.
+    """
+    below = os.path.join(mounts.cgroup2(), declared.lstrip("/"))
+    if declared.startswith("/") and (os.path.isdir(declared) or not os.path.isdir(below)):
+        return declared
+    return below
+
+
 def open_(path: str) -> Fd:
     """Open the cgroup's directory, for hooks and links. Raises OSError."""
     return Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

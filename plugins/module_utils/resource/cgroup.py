@@ -82,15 +82,12 @@ def observe(desired: Desired) -> Observed:
 def _find(desired: Desired) -> tuple[str, int]:
     """The cgroup's absolute path and its id; id 0 when it is gone and that does not matter."""
     path = desired.cgroup
-    if not path.startswith("/"):
-        root = mounts.cgroup2()
-        if not root and desired.present:
-            raise Failure(
-                f"cgroup {path}: no cgroup2 file system is mounted here; boot with "
-                "systemd.unified_cgroup_hierarchy=1, or mount one (mount -t cgroup2 none DIRECTORY)"
-            )
-        path = os.path.join(root, path)
-    path = os.path.realpath(path)
+    if not path.startswith("/") and desired.present and not mounts.cgroup2():
+        raise Failure(
+            f"cgroup {path}: no cgroup2 file system is mounted here; boot with "
+            "systemd.unified_cgroup_hierarchy=1, or mount one (mount -t cgroup2 none DIRECTORY)"
+        )
+    path = os.path.realpath(cgroup.locate(path))
     if not os.path.isdir(path):
         if desired.present:
             raise Failure(

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..bpf import cgroup, mounts, percpu, pins
+from ..bpf import cgroup, percpu, pins
 from .errors import Failure, from_os_error
 
 _CLONE_NEWNET = 0x40000000  # include/uapi/linux/sched.h
@@ -89,7 +89,7 @@ def _counters(pin: str) -> dict[str, int]:
 
 @contextlib.contextmanager
 def _child_cgroup(declared: str) -> Iterator[str]:
-    parent = declared if declared.startswith("/") else os.path.join(mounts.cgroup2(), declared)
+    parent = cgroup.locate(declared)
     if not os.path.isdir(parent) or not cgroup.is_cgroup2(parent):
         raise Failure(f"{parent} is no cgroup2 control group; name one that exists")
     _remove_leftovers(parent)

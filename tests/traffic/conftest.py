@@ -24,7 +24,7 @@ def privacy() -> None:
     if os.geteuid() != 0:
         pytest.exit("the traffic tests need root: namespaces, cgroups and bpf(2)")
     lab.private_mounts()
-    lab.remove_dead_cgroups()
+    lab.remove_what_dead_runs_left()
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab import wait_for
+from lab import RUN_PREFIX, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILT = ROOT / "roles/sockmap_accelerator/files/sockmap.bpf.o"
@@ -66,7 +66,7 @@ def bpftool(*arguments: object) -> Any:
 @contextmanager
 def bpffs() -> Iterator[Path]:
     """A bpffs of our own, in a mount namespace that is private already."""
-    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-test-") as directory:
+    with tempfile.TemporaryDirectory(prefix=f"{RUN_PREFIX}{os.getpid()}-") as directory:
         subprocess.run(["mount", "-t", "bpf", "bpf", directory], check=True)
         try:
             seen = subprocess.run(["stat", "-fc", "%t", directory], capture_output=True, check=True)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CGROUP_PREFIX = "ebpf-fleet-test-"
+RUN_PREFIX = "ebpf-fleet-test-"  # of whatever could outlive the process; its id follows
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 MS_REC_PRIVATE = 0x4000 | 0x40000  # linux/mount.h
 
@@ -47,11 +48,17 @@ def cgroup2_root() -> Path:
     raise LookupError("cgroup2 is not mounted")
 
 
-def remove_dead_cgroups() -> None:
-    """Removes what a killed run of this suite left behind; the only thing that outlives a process."""
-    for path in cgroup2_root().glob(CGROUP_PREFIX + "*"):
-        if not Path("/proc", path.name[len(CGROUP_PREFIX) :].split("-")[0]).exists():
-            remove_cgroup(path)
+def left_by_dead_runs(directory: Path) -> list[Path]:
+    found = directory.glob(RUN_PREFIX + "*-*")
+    return [path for path in found if not Path("/proc", path.name.split("-")[3]).exists()]
+
+
+def remove_what_dead_runs_left() -> None:
+    """Cgroups, and empty directories that were mount points: nothing else outlives a killed run."""
+    for path in left_by_dead_runs(cgroup2_root()):
+        remove_cgroup(path)
+    for path in left_by_dead_runs(Path(tempfile.gettempdir())):
+        path.rmdir()
 
 
 def remove_cgroup(path: Path) -> None:
@@ -63,7 +70,7 @@ def remove_cgroup(path: Path) -> None:
 
 @contextmanager
 def cgroup(name: str) -> Iterator[Path]:
-    path = cgroup2_root() / f"{CGROUP_PREFIX}{os.getpid()}-{name}"
+    path = cgroup2_root() / f"{RUN_PREFIX}{os.getpid()}-{name}"
     path.mkdir()
     try:
         yield path

@@ -14,7 +14,7 @@ import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from ..bpf import elf, libbpf
@@ -71,7 +71,8 @@ def content_of(source: Source) -> bytes:
 @contextmanager
 def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
     """The object, open and not loaded yet, and what it declares."""
-    with _built(source) as (path, content):
+    with ExitStack() as stack:
+        path, content = stack.enter_context(_built(source))
         parsed = _parse(source.path, content)
         facts = None
         try:

@@ -11,12 +11,15 @@ exit status is 1 when anything failed, and a part that ran no test has failed.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -167,6 +170,24 @@ def main() -> int:
     )
     parts = choose(parser.parse_args().parts)
     CACHE.mkdir(parents=True, exist_ok=True)
+    with alone():
+        return run_and_report(parts)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """One run at a time: the parts share .cache/ and the names of what they make on the machine."""
+    with (CACHE / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another run is under way in this directory; waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def run_and_report(parts: list[Part]) -> int:
+    """All the parts and what they left behind; the exit status."""
     start = time.monotonic()
     before = leftovers.snapshot()
     outcomes = run_all(parts)

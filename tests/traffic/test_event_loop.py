@@ -196,7 +196,7 @@ def test_edge_triggered_reader_after_a_race(wire: Wire, path: Path_) -> None:
             client.settimeout(20)
             data = body(number, 30_000)
             client.sendall(data[:9000])
-            server, _ = listener.accept()
+            server, dummy = listener.accept()
             with client, server:
                 reader = EdgeReader(server, 4096)
                 client.sendall(data[9000:9100])

@@ -4,7 +4,7 @@
 """libbpf, for the one thing that it alone does well: turning an ELF object into descriptors.
 
 libbpf applies relocations (CO-RE among them) and creates maps; pins, links and queries are made
-with bpf(2) directly. Symbols used exist since libbpf 0.3; 1.x is what distributions ship.
+with bpf(2) directly. The symbols used exist since libbpf 0.6.
 """
 
 from __future__ import annotations

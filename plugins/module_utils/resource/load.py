@@ -122,8 +122,10 @@ def _configure(recipe: Recipe, facts: Facts, handle: libbpf.Object, wanted: Want
         if recipe.type or recipe.attach_type:
             type_ = recipe.type or facts.programs[name].type
             handle.set_type(name, type_, recipe.attach_type)
-    for name, count in recipe.max_entries.items():
-        handle.set_max_entries(name, maps.entries(facts.maps[name].type, count))
+    for name, decl in facts.maps.items():
+        count = maps.entries(decl.type, recipe.max_entries.get(name, decl.max_entries))
+        if count != decl.max_entries:
+            handle.set_max_entries(name, count)
     for name, pin in recipe.map_pins.items():
         if name not in wanted.fresh_maps:
             lost = wanted.lost_maps.get(name)

@@ -161,10 +161,10 @@ def _check_source(wanted: Desired) -> None:
     if recipe.source.compiler != "bcc":
         return
     unsupported = (recipe.map_pins, wanted.pin_maps, recipe.max_entries, recipe.constants)
-    if any(unsupported):
+    if any(unsupported) or recipe.attach_type:
         raise Failure(
-            "compiler: bcc takes no maps, pin_maps, map_max_entries or constants; write "
-            "BPF_TABLE_PINNED in the source and -D in cflags, or use compiler: clang"
+            "compiler: bcc takes no maps, pin_maps, map_max_entries, constants or attach_type; "
+            "write BPF_TABLE_PINNED in the source and -D in cflags, or use compiler: clang"
         )
     if not recipe.type or not wanted.programs or "" in wanted.programs:
         raise Failure("compiler: bcc needs type and the names of the programs (program, programs)")

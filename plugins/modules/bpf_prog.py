@@ -23,6 +23,9 @@ description:
     is attached keeps the old
     program until the attachment is converged (M(ebpf.fleet.cgroup_attach), M(ebpf.fleet.xdp_attach)
     and the like).
+  - The programs of one task are loaded together when one of them has changed, since they share the
+    object's global variables. Those then begin with their initial values; what is to last belongs
+    into a map.
   - In check mode the programs are loaded, which runs the target's own verifier, and closed again.
     Nothing is pinned.
   - C(LIBBPF_PIN_BY_NAME) in an object is ignored; O(pin_maps) and O(maps) say what is pinned.

@@ -24,7 +24,8 @@ class Failure(Exception):
 
 _ADVICE = {
     errno.EPERM: "run as root (become: true); inside a container, CAP_BPF, CAP_NET_ADMIN and "
-    "CAP_SYS_ADMIN of the initial user namespace are needed, before Linux 5.11 CAP_SYS_RESOURCE too",
+    "CAP_SYS_ADMIN of the initial user namespace are needed, before Linux 5.11 also "
+    "CAP_SYS_RESOURCE",
     errno.ENOMEM: "the kernel has no memory for it",
     errno.ENOSPC: "the bpffs or the map is full",
     errno.ENOSYS: "this kernel was built without bpf(2) (CONFIG_BPF_SYSCALL)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """Options and attributes of every module that converges something."""
+    """Options and attributes of every module that converges something, or that only looks."""
 
     DOCUMENTATION = r"""
 options:
@@ -29,6 +29,28 @@ attributes:
   diff_mode:
     description: Shows each target before and after, in the terms of the options.
     support: full
+  idempotent:
+    description: A second run with the same options changes nothing.
+    support: full
+  platform:
+    description: The systems this runs on.
+    support: full
+    platforms: linux
+requirements:
+  - Linux 5.10 or later, root
+  - Python 3.9 or later on the target
+author:
+  - The ebpf.fleet authors (@ebpf-fleet)
+"""
+
+    READS = r"""
+attributes:
+  check_mode:
+    description: Changes nothing, in check mode or not.
+    support: full
+  diff_mode:
+    description: There is nothing to show, as nothing changes.
+    support: N/A
   idempotent:
     description: A second run with the same options changes nothing.
     support: full

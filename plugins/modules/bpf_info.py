@@ -36,31 +36,13 @@ options:
     type: str
     choices: [all, ours, foreign]
     default: all
-attributes:
-  check_mode:
-    description: Changes nothing, in check mode or not.
-    support: full
-  diff_mode:
-    description: There is nothing to show, as nothing changes.
-    support: N/A
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: The systems this runs on.
-    support: full
-    platforms: linux
+extends_documentation_fragment: [ebpf.fleet.common.reads]
 notes:
   - Pins are those of the BPF file systems that the module's mount namespace can see.
   - Cgroups are searched below the cgroup2 mount. Interfaces are searched in the module's network
     namespace and in those that C(ip netns) lists; a link to an interface elsewhere is told with the
     interface's index alone, as the kernel tells it.
   - What is attached to a sockmap without a link is told since Linux 5.18.
-requirements:
-  - Linux 5.10 or later, root
-  - Python 3.9 or later on the target
-author:
-  - The ebpf.fleet authors (@ebpf-fleet)
 seealso:
   - module: ebpf.fleet.bpf_prog
   - module: ebpf.fleet.bpffs

@@ -44,25 +44,7 @@ options:
   counters:
     description: Pin of the data plane's counters, whose rise is returned.
     type: path
-attributes:
-  check_mode:
-    description: Changes nothing, in check mode or not.
-    support: full
-  diff_mode:
-    description: There is nothing to show, as nothing changes.
-    support: N/A
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: The systems this runs on.
-    support: full
-    platforms: linux
-requirements:
-  - Linux 5.10 or later, root
-  - Python 3.9 or later on the target
-author:
-  - The ebpf.fleet authors (@ebpf-fleet)
+extends_documentation_fragment: [ebpf.fleet.common.reads]
 """
 
 EXAMPLES = r"""

@@ -9,6 +9,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 from dataplane import Accelerator
@@ -35,78 +36,72 @@ def greet(made: Connection) -> None:
         assert receive(receiver, 5) == b"hello"
 
 
+def greeted(host: Namespace, path: Path_) -> Iterator[Connection]:
+    """Twenty connections one after the other, each closed before the next one begins."""
+    place = path.place(host)
+    for dummy in range(20):
+        with connection(place, place) as made:
+            greet(made)
+            yield made
+
+
 def expect(received: bytes, expected: bytes = DATA) -> None:
     assert received == expected, difference(received, expected)
 
 
 def test_close_with_data_unread(host: Namespace, path: Path_) -> None:
     """The sender is gone before the reader begins."""
-    place = path.place(host)
-    for dummy in range(20):
-        with connection(place, place) as made:
-            greet(made)
-            made.server.sendall(DATA)
-            made.server.close()
-            time.sleep(0.01)
-            expect(receive_all(made.client))
+    for made in greeted(host, path):
+        made.server.sendall(DATA)
+        made.server.close()
+        time.sleep(0.01)
+        expect(receive_all(made.client))
 
 
 def test_half_close_with_data_unread(host: Namespace, path: Path_) -> None:
     """The reader closed its direction, the sender all of it: the socket is in TIME_WAIT when it is read."""
-    place = path.place(host)
-    for dummy in range(20):
-        with connection(place, place) as made:
-            greet(made)
-            made.client.sendall(b"request")
-            made.client.shutdown(socket.SHUT_WR)
-            assert receive_all(made.server) == b"request"
-            made.server.sendall(DATA)
-            made.server.close()
-            time.sleep(0.01)
-            expect(receive_all(made.client))
+    for made in greeted(host, path):
+        made.client.sendall(b"request")
+        made.client.shutdown(socket.SHUT_WR)
+        assert receive_all(made.server) == b"request"
+        made.server.sendall(DATA)
+        made.server.close()
+        time.sleep(0.01)
+        expect(receive_all(made.client))
 
 
 def test_shutdown_after_the_other_end_closed(host: Namespace, path: Path_) -> None:
     """LAST_ACK passes to CLOSED while the data is still unread."""
-    place = path.place(host)
-    for dummy in range(20):
-        with connection(place, place) as made:
-            greet(made)
-            made.server.sendall(DATA)
-            made.server.close()
-            time.sleep(0.005)
-            made.client.shutdown(socket.SHUT_WR)
-            time.sleep(0.01)
-            expect(receive_all(made.client))
+    for made in greeted(host, path):
+        made.server.sendall(DATA)
+        made.server.close()
+        time.sleep(0.005)
+        made.client.shutdown(socket.SHUT_WR)
+        time.sleep(0.01)
+        expect(receive_all(made.client))
 
 
 def test_reset_with_data_unread(host: Namespace, path: Path_) -> None:
     """What arrived before the reset is read, then comes ECONNRESET."""
-    place = path.place(host)
-    for dummy in range(20):
-        with connection(place, place) as made:
-            greet(made)
-            made.server.sendall(DATA)
-            made.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            made.server.close()
-            time.sleep(0.01)
-            expect(receive(made.client, len(DATA)))
-            with pytest.raises(ConnectionResetError):
-                made.client.recv(1)
+    for made in greeted(host, path):
+        made.server.sendall(DATA)
+        made.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        made.server.close()
+        time.sleep(0.01)
+        expect(receive(made.client, len(DATA)))
+        with pytest.raises(ConnectionResetError):
+            made.client.recv(1)
 
 
 def test_the_writer_learns_that_the_reader_is_gone(host: Namespace, path: Path_) -> None:
     """The other end closed with data unread: writing fails soon, whatever the first error is called."""
-    place = path.place(host)
-    for dummy in range(20):
-        with connection(place, place) as made:
-            greet(made)
-            made.client.sendall(DATA)
-            made.server.close()
-            with pytest.raises((BrokenPipeError, ConnectionResetError)):
-                for dummy in range(200):
-                    made.client.sendall(b"anybody there?")
-                    time.sleep(0.001)
+    for made in greeted(host, path):
+        made.client.sendall(DATA)
+        made.server.close()
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            for dummy in range(200):
+                made.client.sendall(b"anybody there?")
+                time.sleep(0.001)
 
 
 def test_a_writer_that_is_blocked_learns_that_the_reader_is_gone(

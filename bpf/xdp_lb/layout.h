@@ -209,6 +209,7 @@ enum reason {
 	ECHO_REPLIED,
 	ICMP_FORWARDED, /* errors, routed by the packet they quote */
 	TOO_BIG_SENT, /* fragmentation needed, packet too big */
+	DROP_NOT_FORWARDING, /* the interface's sysctl "forwarding" is off */
 	REASONS,
 };
 

@@ -1,0 +1,118 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Where a packet goes from here. The routing tables are asked a few times a
+ * second for each backend and CPU, not for each packet, and jiffies are the
+ * cheapest clock there is. A backend whose address user space has changed is
+ * looked up at once; an answer that was none, always.
+ */
+#ifndef EBPF_FLEET_XDP_LB_NEXT_HOP_H
+#define EBPF_FLEET_XDP_LB_NEXT_HOP_H
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "hash.h"
+#include "maps.h"
+#include "parse.h"
+
+#define RENEW_JIFFIES 64
+#define DEFAULT_MTU   1500 /* kernels before 5.13 do not tell */
+
+static __always_inline int same_address(const struct address *one,
+					const struct address *other)
+{
+	const __u64 *a = (const __u64 *)one;
+	const __u64 *b = (const __u64 *)other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+static __always_inline int route_error(long answer)
+{
+	switch (answer) {
+	case BPF_FIB_LKUP_RET_SUCCESS:
+		return 0;
+	case BPF_FIB_LKUP_RET_NO_NEIGH:
+		return DROP_NO_NEIGHBOUR;
+	case BPF_FIB_LKUP_RET_FWD_DISABLED:
+		return DROP_NOT_FORWARDING;
+	default:
+		return DROP_NO_ROUTE;
+	}
+}
+
+static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
+{
+	struct bpf_fib_lookup route = {};
+	__u8 *link = (__u8 *)hop->link;
+
+	route.family = hop->family;
+	route.ifindex = ctx->ingress_ifindex;
+	if (hop->family == AF_INET)
+		route.ipv4_dst = hop->address.word[0];
+	else
+		__builtin_memcpy(route.ipv6_dst, &hop->address,
+				 sizeof(hop->address));
+	hop->renewed = bpf_jiffies64();
+	hop->error = route_error(bpf_fib_lookup(ctx, &route, sizeof(route), 0));
+	hop->ifindex = route.ifindex;
+	hop->mtu = route.mtu_result ? route.mtu_result : DEFAULT_MTU;
+	__builtin_memcpy(link, route.dmac, ETH_ALEN);
+	__builtin_memcpy(link + ETH_ALEN, route.smac, ETH_ALEN);
+	return 0;
+}
+
+static __always_inline void refresh(struct xdp_md *ctx, struct next_hop *hop,
+				    const struct address *address, __u8 family)
+{
+	if (hop->family == family && same_address(&hop->address, address) &&
+	    !hop->error && bpf_jiffies64() - hop->renewed < RENEW_JIFFIES)
+		return;
+	hop->address = *address;
+	hop->family = family;
+	renew(ctx, hop);
+}
+
+/* NULL only for an id that is none; else look at error first. id: backend's */
+static __always_inline const struct next_hop *
+backend_hop(struct xdp_md *ctx, __u32 id, const struct backend *backend)
+{
+	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &id);
+
+	if (hop)
+		refresh(ctx, hop, &backend->address, backend->family);
+	return hop;
+}
+
+/* Likewise for a client, which shares its place with others. */
+static __always_inline const struct next_hop *
+client_hop(struct xdp_md *ctx, const struct address *client, __u8 family)
+{
+	__u32 place = hash_address(client, 0, family == AF_INET6);
+	struct next_hop *hop;
+
+	place %= CLIENT_HOPS;
+	hop = bpf_map_lookup_elem(&client_hops, &place);
+	if (hop)
+		refresh(ctx, hop, client, family);
+	return hop;
+}
+
+/* Send the packet there. Its headers above Ethernet's are as they shall be. */
+static __always_inline int transmit(struct xdp_md *ctx,
+				    const struct next_hop *hop)
+{
+	__u32 *link = (void *)(long)ctx->data;
+
+	if ((void *)(link + 3) > (void *)(long)ctx->data_end)
+		return XDP_DROP;
+	link[0] = hop->link[0];
+	link[1] = hop->link[1];
+	link[2] = hop->link[2];
+	if (hop->ifindex == ctx->ingress_ifindex)
+		return XDP_TX;
+	return bpf_redirect(hop->ifindex, 0);
+}
+
+#endif

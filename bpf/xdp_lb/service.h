@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* Which service a packet is for: one look for what is not ours. */
+#ifndef EBPF_FLEET_XDP_LB_SERVICE_H
+#define EBPF_FLEET_XDP_LB_SERVICE_H
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "maps.h"
+#include "parse.h"
+
+static __always_inline const struct service *
+lookup_service(const struct packet *packet, __be16 port, __u8 protocol)
+{
+	struct service4 key4 = {
+		.address = packet->destination.word[0],
+		.port = port,
+		.protocol = protocol,
+	};
+	struct service6 key6 = {
+		.address = packet->destination,
+		.port = port,
+		.protocol = protocol,
+	};
+
+	if (packet->family == AF_INET)
+		return bpf_map_lookup_elem(&services4, &key4);
+	return bpf_map_lookup_elem(&services6, &key6);
+}
+
+static __always_inline const struct service *
+find_service(const struct packet *packet, const struct settings *settings)
+{
+	const struct service *service;
+
+	service = lookup_service(packet, packet->destination_port,
+				 packet->protocol);
+	if (!service && settings->flags & SETTINGS_ANY_PORT)
+		service = lookup_service(packet, 0, packet->protocol);
+	return service;
+}
+
+/* Whether a packet that could not be parsed is for an address of ours. */
+static __noinline int is_for_vip(const struct packet *packet)
+{
+	switch (packet->family) {
+	case AF_INET:
+		return lookup_service(packet, 0, IPPROTO_ICMP) != NULL;
+	case AF_INET6:
+		return lookup_service(packet, 0, IPPROTO_ICMPV6) != NULL;
+	default:
+		return 0;
+	}
+}
+
+#endif

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 
 from . import info, names
-from .syscall import Buffer, Cmd, Fd, bpf
+from .syscall import Buffer, Cmd, Fd, bpf, call
 
 # Flags of an update: enum in include/uapi/linux/bpf.h.
 ANY = 0
@@ -23,6 +24,7 @@ EXIST = 2
 RINGS = ("ringbuf", "user_ringbuf")  # max_entries is their size in bytes
 PER_CPU_TYPES = ("percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage")
 
+_ENOTSUPP = 524  # include/linux/errno.h; the kernel returns it, the C library does not know it
 _NAME_BYTES = 15  # BPF_OBJ_NAME_LEN less the final zero
 _POSSIBLE_CPUS = "/sys/devices/system/cpu/possible"
 
@@ -117,6 +119,28 @@ def update(fd: Fd, key: bytes, value: bytes, flags: int = ANY) -> None:
     """
     name, content = Buffer(key), Buffer(value)
     _element(Cmd.MAP_UPDATE_ELEM, fd, name.address, content.address, flags, "write a map entry")
+
+
+def update_all(fd: Fd, written: Sequence[tuple[bytes, bytes]]) -> None:
+    """Write entries in the given order, in one system call where the type has BPF_MAP_UPDATE_BATCH.
+
+    In maps of maps each call waits until no program uses what it replaced (synchronize_rcu), so one
+    call for all is many times faster (Linux 6.8). Layout: ``batch`` of ``union bpf_attr``.
+    """
+    if not written:
+        return
+    keys = Buffer(b"".join(key for key, _value in written))
+    values = Buffer(b"".join(value for _key, value in written))
+    places = (0, 0, keys.address, values.address, len(written), fd.number, ANY, 0)
+    try:
+        call(
+            Cmd.MAP_UPDATE_BATCH, bytearray(struct.pack("=QQQQIIQQ", *places)), "write map entries"
+        )
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP):
+            raise
+        for key, value in written:
+            update(fd, key, value)
 
 
 def delete(fd: Fd, key: bytes) -> bool:

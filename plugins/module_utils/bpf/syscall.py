@@ -58,6 +58,7 @@ class Cmd(enum.IntEnum):
     BTF_GET_FD_BY_ID = 19
     MAP_FREEZE = 22
     MAP_LOOKUP_BATCH = 24
+    MAP_UPDATE_BATCH = 26
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_GET_FD_BY_ID = 30

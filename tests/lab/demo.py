@@ -9,7 +9,7 @@ import time
 
 import fabric
 import figures
-from layout import HOSTS, SSH_CONFIG
+from layout import SSH_CONFIG, WEB
 from plays import must_change_nothing, play, summary
 from progress import step
 
@@ -33,8 +33,8 @@ The lab is up and accelerated. Try:
 
 def run() -> None:
     begin = time.monotonic()
-    plain, accelerated, rolled_back = HOSTS
-    with step("three hosts: namespaces, sshd, nginx"):
+    plain, accelerated, rolled_back = WEB
+    with step("ten hosts: namespaces, sshd, nginx"):
         fabric.up()
     with step("site.yml") as result:
         result.text = summary(play("site"))
@@ -49,7 +49,7 @@ def run() -> None:
         fabric.again(plain)
         result.text = summary(play("rollback", rolled_back.name))
     with step("nginx restarted everywhere: new connections only"):
-        figures.prepare(HOSTS)
+        figures.prepare(WEB)
     states = {"plain": plain, "accelerated": accelerated, "rolled back": rolled_back}
     table = figures.measure(states)
     with step("site.yml: all three accelerated") as result:

@@ -9,22 +9,15 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cgroups
+import networks
 from cgroups import LabError
 from layout import (
-    CONTROLLER_IPV4,
-    CONTROLLER_IPV6,
-    CONTROLLER_MAC,
     CONTROLLER_NETNS,
-    FABRIC_NETNS,
     FABRIC_READY,
     HOSTS,
-    IPV4_PREFIX,
-    IPV6_PREFIX,
     KNOWN_HOSTS,
     LAB,
     LOGS,
@@ -34,12 +27,13 @@ from layout import (
     USER_KEY,
     Host,
 )
-
-START_SECONDS = 15.0
+from shell import run, wait_for
 
 # tool: the Debian package that has it
 TOOLS = {
     "clang": "clang",
+    "curl": "curl",
+    "ethtool": "ethtool",
     "ip": "iproute2",
     "mount": "mount",
     "nc": "netcat-openbsd",
@@ -49,6 +43,7 @@ TOOLS = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sshd": "openssh-server",
+    "sysctl": "procps",
     "unshare": "util-linux",
     "wrk": "wrk",
 }
@@ -60,7 +55,8 @@ def up() -> None:
     if not fabric_is_up():
         down()
         make_state()
-        make_fabric()
+        networks.make()
+        FABRIC_READY.touch()
     missing = [host for host in HOSTS if not init_pid(host)]
     for host in missing:
         start(host)
@@ -164,63 +160,17 @@ def ssh_config() -> str:
 
 
 def fabric_is_up() -> bool:
-    """Whether the fabric was finished and both of its namespaces are still the lab's."""
-    if not FABRIC_READY.exists():
-        return False
-    alive = set(cgroups.processes(cgroups.lab_cgroup()))
-    return all(holder_pid(netns) in alive for netns in (FABRIC_NETNS, CONTROLLER_NETNS))
-
-
-def make_fabric() -> None:
-    """A bridge in one namespace; the controller, from where hosts are reached, in another."""
-    hold("fabric", FABRIC_NETNS)
-    hold("controller", CONTROLLER_NETNS)
-    inside(FABRIC_NETNS, "ip", "link", "set", "lo", "up")
-    inside(FABRIC_NETNS, "ip", "link", "add", "br0", "type", "bridge", "stp_state", "0")
-    inside(FABRIC_NETNS, "ip", "link", "set", "br0", "up")
-    plug(
-        "controller", holder_pid(CONTROLLER_NETNS), CONTROLLER_MAC, CONTROLLER_IPV4, CONTROLLER_IPV6
-    )
-    FABRIC_READY.touch()
-
-
-def hold(name: str, netns: Path) -> None:
-    """Start a process that keeps a network namespace; `netns` leads there while it runs."""
-    script = f"echo 0 > {cgroups.make(name)}/cgroup.procs; exec unshare --net sleep infinity"
-    quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        ["sh", "-c", script], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
-    )
-    path = Path(f"/proc/{process.pid}/ns/net")
-    ours = os.readlink("/proc/self/ns/net")
-    wait_for(lambda: os.readlink(path) != ours, f"the {name} namespace")
-    netns.symlink_to(path)
-
-
-def holder_pid(netns: Path) -> int:
-    return int(Path(os.readlink(netns)).parts[2])
-
-
-def plug(name: str, pid: int, mac: str, ipv4: str, ipv6: str) -> None:
-    """A cable from the bridge to the network namespace of process `pid`, where it is eth0."""
-    netns = Path(f"/proc/{pid}/ns/net")
-    peer = ["peer", "name", "eth0", "address", mac, "netns", str(pid)]
-    inside(FABRIC_NETNS, "ip", "link", "add", name, "type", "veth", *peer)
-    inside(FABRIC_NETNS, "ip", "link", "set", name, "master", "br0", "up")
-    inside(netns, "ip", "link", "set", "lo", "up")
-    inside(netns, "ip", "address", "add", f"{ipv4}/{IPV4_PREFIX}", "dev", "eth0")
-    if Path("/proc/net/if_inet6").exists():
-        inside(netns, "ip", "address", "add", f"{ipv6}/{IPV6_PREFIX}", "dev", "eth0", "nodad")
-    inside(netns, "ip", "link", "set", "eth0", "up")
+    """Whether the networks were finished and are still there."""
+    return FABRIC_READY.exists() and networks.is_up()
 
 
 def start(host: Host) -> None:
     # What a failed start left behind would be in the way.
     cgroups.remove(cgroups.lab_cgroup() / host.name)
-    inside(FABRIC_NETNS, "ip", "link", "delete", host.name, check=False)
+    networks.disconnect(host)
     group = cgroups.make(host.name)
     done = run(sys.executable, str(LAB / "host.py"), host.name, str(group))
-    plug(host.name, int(done.stdout), host.mac, host.ipv4, host.ipv6)
+    networks.connect(host, int(done.stdout))
     host.pid_file.write_text(done.stdout, encoding="ascii")
 
 
@@ -260,22 +210,3 @@ def hang_up(host: Host) -> None:
     """Close the ssh connection that is kept for the next command."""
     if SSH_CONFIG.exists():
         run("ssh", "-F", str(SSH_CONFIG), "-O", "exit", host.name, check=False)
-
-
-def inside(netns: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    return run("nsenter", f"--net={netns}", *command, check=check)
-
-
-def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, check=False, capture_output=True, text=True, input=stdin)
-    if check and done.returncode:
-        raise LabError(f"{' '.join(command)} failed ({done.returncode}):\n{done.stderr.strip()}")
-    return done
-
-
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"gave up waiting for {what}; `lab.py down` cleans up")
-        time.sleep(0.1)

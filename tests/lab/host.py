@@ -137,6 +137,7 @@ def configure(host: Host, root: Path, user_key: str, host_key: str) -> None:
     write(root / "etc/hostname", f"{host.name}\n")
     names = "".join(f"{other.ipv4} {other.name}\n{other.ipv6} {other.name}\n" for other in HOSTS)
     write(root / "etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{names}")
+    write(root / "etc/nginx/lab/servers", " ".join(host.servers))
     write(root / "etc/ssh/lab_host_key", host_key, mode=0o600)
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     write(root / "root/.ssh/authorized_keys", user_key, mode=0o600)

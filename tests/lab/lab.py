@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lab: three hosts on this machine, driven by Ansible over ssh as a fleet is.
+"""The lab: ten hosts on this machine, driven by Ansible over ssh as a fleet is.
 
 lab.py up        make what is missing
 lab.py run       converge, converge again, verify, measure; leaves the lab up and accelerated
@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
 
 
 def up() -> None:
-    with step("three hosts: namespaces, sshd, nginx"):
+    with step("ten hosts: namespaces, sshd, nginx"):
         fabric.up()
     print("\n".join(fabric.status()))
 

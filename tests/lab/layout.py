@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 LAB = Path(__file__).resolve().parent
@@ -22,37 +23,82 @@ LOGS = STATE / "log"
 SSH_MASTERS = STATE / "ssh"
 FABRIC_NETNS = STATE / "fabric.netns"
 CONTROLLER_NETNS = STATE / "controller.netns"
+ROUTER_NETNS = STATE / "router.netns"
 FABRIC_READY = STATE / "fabric.ready"
+PASS_OBJECT = STATE / "pass.o"
 
 IPV4_PREFIX = 24
 IPV6_PREFIX = 64
-CONTROLLER_IPV4 = "10.77.0.1"
-CONTROLLER_MAC = "02:eb:0f:00:00:01"
-CONTROLLER_IPV6 = "fd77:eb:f::1"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One segment: a bridge, and /24 and /64 addresses that end in the number of who has them."""
+
+    bridge: str
+    ipv4: str
+    ipv6: str
+    mtu: int = 1500
+
+    def addresses(self, number: int) -> tuple[str, str]:
+        """IPv4 and IPv6, without their prefix lengths."""
+        return f"{self.ipv4}.{number}", f"{self.ipv6}::{number}"
+
+
+# Over which the controller reaches the hosts.
+MANAGEMENT = Network("br0", "10.77.0", "fd77:eb:f")
+# Balancers and backends. Its frames are larger, so that a packet of 1500 bytes fits when encapsulated.
+SERVICE = Network("br1", "10.78.1", "fd78:eb:1", mtu=1600)
+CLIENT = Network("br2", "10.78.2", "fd78:eb:2")
+ROUTER_NUMBER = 1
+CONTROLLER_NUMBER = 1
+# What the router sends to the balancers.
+VIP_IPV4 = "192.0.2.0/24"
+VIP_IPV6 = "2001:db8:1::/64"
 
 FRONTEND_KEEPALIVE = 8080
 FRONTEND_PLAIN = 8081
 PINGPONG_PORT = 9009
 
 
+class Kind(Enum):
+    """What a host is for."""
+
+    WEB = "nginx in front of two web servers"
+    BALANCER = "the XDP load balancer"
+    BACKEND = "a web server behind it"
+    CLIENT = "who asks it"
+
+
 @dataclass(frozen=True)
 class Host:
-    """One host of the lab. `number` makes its addresses and its MAC."""
+    """One host of the lab. `number` makes its addresses and its MACs; it is 11 to 99."""
 
     name: str
     number: int
+    kind: Kind
 
     @property
     def ipv4(self) -> str:
-        return f"10.77.0.{10 + self.number}"
+        return MANAGEMENT.addresses(self.number)[0]
 
     @property
     def ipv6(self) -> str:
-        return f"fd77:eb:f::{10 + self.number}"
+        return MANAGEMENT.addresses(self.number)[1]
 
     @property
-    def mac(self) -> str:
-        return f"02:eb:0f:00:00:{10 + self.number:02d}"
+    def network(self) -> Network | None:
+        """The segment that eth1 is on; a web host has none."""
+        if self.kind is Kind.WEB:
+            return None
+        return CLIENT if self.kind is Kind.CLIENT else SERVICE
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The nginx that run on it, by the name of their configuration."""
+        if self.kind is Kind.WEB:
+            return ("backend-a", "backend-b", "frontend")
+        return ("backend",) if self.kind is Kind.BACKEND else ()
 
     @property
     def root(self) -> Path:
@@ -72,4 +118,8 @@ class Host:
         return LOGS / f"{self.name}.log"
 
 
-HOSTS = (Host("web1", 1), Host("web2", 2), Host("web3", 3))
+WEB = tuple(Host(f"web{number}", 10 + number, Kind.WEB) for number in (1, 2, 3))
+BALANCERS = tuple(Host(f"lb{number}", 20 + number, Kind.BALANCER) for number in (1, 2))
+BACKENDS = tuple(Host(f"backend{number}", 30 + number, Kind.BACKEND) for number in (1, 2, 3, 4))
+CLIENTS = (Host("client1", 41, Kind.CLIENT),)
+HOSTS = WEB + BALANCERS + BACKENDS + CLIENTS

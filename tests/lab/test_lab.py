@@ -16,15 +16,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-import cgroups
 import fabric
 import figures
 import plays
 import pytest
-from layout import HOSTS, LAB, NAME, SSH_CONFIG, STATE, Host
+from layout import HOSTS, LAB, SSH_CONFIG, WEB, Host
+from witness import NONE, lab, must, on, traces
 
 # Requests over connections that stay open, until told to stop; the first that fails ends it.
 TRAFFIC = """
@@ -42,77 +41,14 @@ print(count)
 """
 BIG = str(16 << 20)
 PINS = "/sys/fs/bpf/ebpf_fleet"
-WEB = "/sys/fs/cgroup/web"
+CGROUP = "/sys/fs/cgroup/web"
+GROUP = "sockmap_accelerator"
 NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "uts")
-
-
-@dataclass(frozen=True)
-class Traces:
-    """What of the lab can be found on the machine; others may use it at the same time."""
-
-    mounts: tuple[str, ...]
-    links: tuple[str, ...]
-    named_netns: tuple[str, ...]
-    cgroup: bool
-    state: bool
-    processes: tuple[int, ...]
-
-
-NONE = Traces((), (), (), False, False, ())
-
-
-def traces() -> Traces:
-    mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
-    addresses = [path.read_text() for path in Path("/sys/class/net").glob("*/address")]
-    names = out("ip", "netns", "list").split()
-    return Traces(
-        mounts=tuple(line for line in mounts if NAME in line),
-        links=tuple(address for address in addresses if address.startswith("02:eb:0f:")),
-        named_netns=tuple(name for name in names if name.startswith(("web", NAME))),
-        cgroup=cgroups.lab_cgroup().exists(),
-        state=STATE.exists(),
-        processes=tuple(lab_processes()),
-    )
-
-
-def out(*command: str) -> str:
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
-def lab(command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, str(LAB / "lab.py"), command]
-    return subprocess.run(arguments, check=False, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
-
-
-def must(command: str) -> str:
-    done = lab(command)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def on(host: Host, *command: str) -> str:
-    return fabric.ssh(host, *command).stdout
-
-
-def lab_processes() -> list[int]:
-    """Live processes that mention the lab or are in its cgroup, wherever they are."""
-    found = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (directory / "cmdline").read_bytes()
-            group = (directory / "cgroup").read_text(encoding="ascii")
-            state = (directory / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        ours = b"/run/ebpf-fleet-lab" in command or f"0::/{NAME}" in group
-        if ours and state != "Z":
-            found.append(int(directory.name))
-    return found
 
 
 def attached(host: Host) -> list[int]:
     """Ids of the programs attached to the web cgroup of `host`, as bpftool says."""
-    text = on(host, "bpftool", "-j", "cgroup", "show", WEB)
+    text = on(host, "bpftool", "-j", "cgroup", "show", CGROUP)
     return [program["id"] for program in json.loads(text.strip() or "[]")]
 
 
@@ -162,23 +98,6 @@ def wait_until_gone(programs: list[int]) -> list[int]:
     return left
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _no_lab() -> None:
-    if traces() != NONE:
-        pytest.exit(f"a lab is up: take it down first (make lab-down). {traces()}", returncode=1)
-
-
-@pytest.fixture
-def _lab() -> Iterator[None]:
-    """A lab that is up; afterwards it is down, without a trace."""
-    try:
-        must("up")
-        yield
-    finally:
-        must("down")
-    assert traces() == NONE
-
-
 @pytest.mark.usefixtures("_lab")
 def test_every_host_is_a_machine_of_its_own() -> None:
     everywhere = []
@@ -198,7 +117,7 @@ def test_every_host_is_a_machine_of_its_own() -> None:
 
 @pytest.mark.usefixtures("_lab")
 def test_what_a_host_writes_stays_there() -> None:
-    one, two, _three = HOSTS
+    one, two, _three = WEB
     on(one, "touch /etc/lab-was-here /run/lab-was-here /sys/fs/cgroup/../../../var/lab-was-here")
     on(one, "mkdir /sys/fs/bpf/lab-was-here /sys/fs/cgroup/lab-was-here")
     for path in ("/etc", "/run", "/var", "/sys/fs/bpf", "/sys/fs/cgroup"):
@@ -208,7 +127,7 @@ def test_what_a_host_writes_stays_there() -> None:
 
 @pytest.mark.usefixtures("_lab")
 def test_hosts_reach_each_other_over_both_families() -> None:
-    one, two, _three = HOSTS
+    one, two, _three = WEB
     for address in (two.ipv4, f"[{two.ipv6}]"):
         assert on(one, "curl", "-sg", f"http://{address}:8080/") == "hello from web2\n"
 
@@ -259,46 +178,46 @@ def test_it_refuses_clearly() -> None:
 @pytest.mark.usefixtures("_lab")
 def test_the_whole_way_there_and_back() -> None:
     keepalive = figures.CELLS[1]
-    plain = [figures.sample(host, keepalive) for host in HOSTS]
-    assert download(HOSTS[0]) == BIG
-    assert download(HOSTS[0], "--limit-rate", "8M") == BIG
+    plain = [figures.sample(host, keepalive) for host in WEB]
+    assert download(WEB[0]) == BIG
+    assert download(WEB[0], "--limit-rate", "8M") == BIG
 
-    with traffic(HOSTS[0]), traffic(HOSTS[1]), traffic(HOSTS[2]):
-        first = plays.play("site")
-    assert {recap.host for recap in first} >= {host.name for host in HOSTS}
+    with traffic(WEB[0]), traffic(WEB[1]), traffic(WEB[2]):
+        first = plays.play("site", GROUP)
+    assert {recap.host for recap in first} >= {host.name for host in WEB}
     assert all(recap.changed for recap in first if recap.host.startswith("web"))
-    plays.must_change_nothing(plays.play("site"))
-    plays.play("verify")
+    plays.must_change_nothing(plays.play("site", GROUP))
+    plays.play("verify", GROUP)
     programs = []
-    for host in HOSTS:
-        assert attached(host), f"bpftool sees no program on {WEB} of {host.name}"
+    for host in WEB:
+        assert attached(host), f"bpftool sees no program on {CGROUP} of {host.name}"
         assert pins(host)
         programs += attached(host)
 
-    figures.prepare(HOSTS)
-    for host, was in zip(HOSTS, plain):
+    figures.prepare(WEB)
+    for host, was in zip(WEB, plain):
         # One of the two hops of each 16 KiB body leaves lo; the other, to wrk, stays.
         assert figures.sample(host, keepalive).lo_bytes < 0.6 * was.lo_bytes
-    assert download(HOSTS[0]) == BIG
-    assert download(HOSTS[0], "--limit-rate", "8M") == BIG
+    assert download(WEB[0]) == BIG
+    assert download(WEB[0], "--limit-rate", "8M") == BIG
 
-    with traffic(HOSTS[0]), traffic(HOSTS[1]), traffic(HOSTS[2]):
-        back = plays.play("rollback")
+    with traffic(WEB[0]), traffic(WEB[1]), traffic(WEB[2]):
+        back = plays.play("rollback", GROUP)
         assert all(recap.changed for recap in back if recap.host.startswith("web"))
-        plays.must_change_nothing(plays.play("rollback"))
-    for host, was in zip(HOSTS, plain):
+        plays.must_change_nothing(plays.play("rollback", GROUP))
+    for host, was in zip(WEB, plain):
         assert attached(host) == []
         assert pins(host) == []
         assert figures.sample(host, keepalive).lo_bytes > 0.95 * was.lo_bytes
-    figures.prepare(HOSTS)
+    figures.prepare(WEB)
     assert wait_until_gone(programs) == []
 
 
 def test_down_takes_accelerated_hosts_away() -> None:
     try:
         must("up")
-        plays.play("site")
-        programs = [program for host in HOSTS for program in attached(host)]
+        plays.play("site", GROUP)
+        programs = [program for host in WEB for program in attached(host)]
         assert programs
     finally:
         must("down")

@@ -87,6 +87,9 @@ options:
     description:
       - Program type as C(bpftool) names it, for a section name that says none (C(SEC("sock_ops"))
         needs V(sock_ops)).
+      - V(ext) makes an XDP program a component, which shares an interface with others
+        (M(ebpf.fleet.xdp_attach)). It needs BTF and the exact signature C(int NAME(struct xdp_md
+        *ctx)), and cannot be attached in any other way.
     type: str
   attach_type:
     description:

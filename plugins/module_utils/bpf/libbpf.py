@@ -48,6 +48,7 @@ _SYMBOLS: dict[str, Any] = {
     "bpf_program__set_type": ctypes.c_int,
     "bpf_program__set_expected_attach_type": ctypes.c_int,
     "bpf_program__get_expected_attach_type": ctypes.c_int,
+    "bpf_program__set_attach_target": ctypes.c_int,
     "bpf_program__set_autoload": ctypes.c_int,
     "bpf_program__fd": ctypes.c_int,
     "bpf_map__name": ctypes.c_char_p,
@@ -193,6 +194,13 @@ class Object:
         if attach_type:
             number = names.number_of(names.ATTACH_TYPES, attach_type, names.ATTACH_TYPE_ALIASES)
             self._lib.bpf_program__set_expected_attach_type(item, ctypes.c_int(number))
+
+    def set_target(self, program: str, target: Fd, function: str) -> None:
+        """Say which function of which loaded program it replaces (type ext). Raises OSError."""
+        result = self._lib.bpf_program__set_attach_target(
+            self._programs[program], ctypes.c_int(target.number), function.encode()
+        )
+        _require(result, f"let {program} replace {function}")
 
     def select(self, programs: frozenset[str]) -> None:
         """Load these programs and leave the others out."""

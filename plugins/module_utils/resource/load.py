@@ -17,6 +17,9 @@ from . import bcc_source, rodata
 from .errors import Failure
 from .object import Facts, Source, opened
 
+# The kernel wants no expected attach type here, and its number 0 has this name.
+_NO_ATTACH_TYPE = {"ext": "cgroup_inet_ingress"}
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -101,6 +104,8 @@ def load(recipe: Recipe, wanted: Wanted) -> Iterator[Loaded]:
         else:
             facts, handle = stack.enter_context(opened(recipe.source))
             _configure(recipe, facts, handle, wanted)
+            if recipe.type == "ext":
+                stack.enter_context(_as_components(handle, wanted.programs))
             handle.load()
             loaded = Loaded(
                 {name: stack.enter_context(handle.program_fd(name)) for name in wanted.programs},
@@ -109,6 +114,22 @@ def load(recipe: Recipe, wanted: Wanted) -> Iterator[Loaded]:
         sha256 = identity(recipe.source) if recipe.source.compiler == "bcc" else facts.sha256
         _mark(recipe, sha256, loaded)
         yield loaded
+
+
+def _as_components(handle: libbpf.Object, programs: tuple[str, ...]) -> Fd:
+    """Load them for a dispatcher of XDP programs; this one is gone when they join a real one."""
+    from ..bpf import xdp_dispatcher  # takes 4 ms to read, and few want it
+
+    if not xdp_dispatcher.components_load():
+        raise Failure(
+            "this kernel loads no programs of type ext (some hardened kernels refuse them even to "
+            "root; they need BTF, the JIT and Linux 5.10); leave out the type and attach the "
+            "program to an interface of its own"
+        )
+    dispatcher = xdp_dispatcher.load(xdp_dispatcher.Config((xdp_dispatcher.Slot(),)))
+    for name in programs:
+        handle.set_target(name, dispatcher, "prog0")
+    return dispatcher
 
 
 def identity(source: Source) -> str:
@@ -121,7 +142,7 @@ def _configure(recipe: Recipe, facts: Facts, handle: libbpf.Object, wanted: Want
     for name in wanted.programs:
         if recipe.type or recipe.attach_type:
             type_ = recipe.type or facts.programs[name].type
-            handle.set_type(name, type_, recipe.attach_type)
+            handle.set_type(name, type_, recipe.attach_type or _NO_ATTACH_TYPE.get(type_, ""))
     for name, decl in facts.maps.items():
         count = maps.entries(decl.type, recipe.max_entries.get(name, decl.max_entries))
         if count != decl.max_entries:

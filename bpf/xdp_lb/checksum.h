@@ -32,6 +32,12 @@ static __always_inline sum_t difference32(__be32 from, __be32 to)
 	return (__u32)~from + (sum_t)to;
 }
 
+static __always_inline sum_t sum_address(const struct address *address)
+{
+	return (sum_t)address->word[0] + address->word[1] + address->word[2] +
+	       address->word[3];
+}
+
 /* IPv4's unused words are zero and cancel each other out. */
 static __always_inline sum_t difference_address(const struct address *from,
 						const struct address *to)

@@ -7,6 +7,7 @@
 
 #include "count.h"
 #include "maps.h"
+#include "nat.h"
 #include "parse.h"
 
 /* To be written. */
@@ -15,7 +16,7 @@ static __always_inline int icmp_error(struct xdp_md *ctx,
 				      const struct settings *settings)
 {
 	(void)ctx, (void)packet, (void)settings;
-	return pass(PASS_ICMP);
+	return NOT_OURS;
 }
 
 #endif

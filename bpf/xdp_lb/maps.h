@@ -27,6 +27,7 @@ struct next_hop {
 	__u16 mtu;
 	__u8 family;
 	__u8 error; /* enum reason; 0: none */
+	__u8 routed; /* 1: through a router, not on a link of ours */
 };
 
 /* What is balanced. Written by user space. */

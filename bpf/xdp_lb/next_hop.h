@@ -19,15 +19,6 @@
 #define RENEW_JIFFIES 64
 #define DEFAULT_MTU   1500 /* kernels before 5.13 do not tell */
 
-static __always_inline int same_address(const struct address *one,
-					const struct address *other)
-{
-	const __u64 *a = (const __u64 *)one;
-	const __u64 *b = (const __u64 *)other;
-
-	return a[0] == b[0] && a[1] == b[1];
-}
-
 static __always_inline int route_error(long answer)
 {
 	switch (answer) {
@@ -40,6 +31,20 @@ static __always_inline int route_error(long answer)
 	default:
 		return DROP_NO_ROUTE;
 	}
+}
+
+/* The lookup leaves the address, or puts a router's in its place. */
+static __always_inline int is_routed(const struct next_hop *hop,
+				     const struct bpf_fib_lookup *route)
+{
+	const __be32 *address = hop->address.word;
+
+	if (hop->family == AF_INET)
+		return route->ipv4_dst != address[0];
+	return route->ipv6_dst[0] != address[0] ||
+	       route->ipv6_dst[1] != address[1] ||
+	       route->ipv6_dst[2] != address[2] ||
+	       route->ipv6_dst[3] != address[3];
 }
 
 static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
@@ -57,6 +62,7 @@ static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
 	hop->renewed = bpf_jiffies64();
 	hop->error = route_error(bpf_fib_lookup(ctx, &route, sizeof(route), 0));
 	hop->ifindex = route.ifindex;
+	hop->routed = is_routed(hop, &route);
 	hop->mtu = route.mtu_result ? route.mtu_result : DEFAULT_MTU;
 	__builtin_memcpy(link, route.dmac, ETH_ALEN);
 	__builtin_memcpy(link + ETH_ALEN, route.smac, ETH_ALEN);

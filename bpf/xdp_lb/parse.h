@@ -49,6 +49,7 @@ struct packet {
 	__be16 destination_port;
 	__u16 length; /* from the IP header on, by what it says; bytes */
 	__u16 transport; /* offset of the TCP, UDP or ICMP header */
+	__u32 slot; /* of the service's ring, once it has been chosen */
 	__u8 family; /* AF_INET, AF_INET6 */
 	__u8 protocol; /* IPPROTO_TCP, _UDP, _ICMP, _ICMPV6 */
 	__u8 ttl; /* or hop limit */
@@ -84,6 +85,27 @@ static __always_inline void *transport(struct xdp_md *ctx,
 	asm volatile("%0 &= %1" : "+r"(offset) : "i"(MAX_HEADERS - 1));
 	header = (void *)(long)ctx->data + offset;
 	return header + size > (void *)(long)ctx->data_end ? NULL : header;
+}
+
+static __always_inline int same_address(const struct address *one,
+					const struct address *other)
+{
+	const __u64 *a = (const __u64 *)one;
+	const __u64 *b = (const __u64 *)other;
+
+	return a[0] == b[0] && a[1] == b[1];
+}
+
+static __always_inline int is_icmp(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_ICMP ||
+	       packet->protocol == IPPROTO_ICMPV6;
+}
+
+static __always_inline int is_echo_request(const struct packet *packet)
+{
+	return packet->icmp_type ==
+	       (packet->family == AF_INET ? ICMP_ECHO : ICMPV6_ECHO_REQUEST);
 }
 
 static __always_inline int is_first_syn(const struct packet *packet)

@@ -41,6 +41,30 @@ find_service(const struct packet *packet, const struct settings *settings)
 	return service;
 }
 
+/*
+ * Whether a packet may be an answer to one that nat has sent: to our own
+ * address, and a port of ours or an error.
+ */
+static __always_inline int is_for_nat(const struct packet *packet,
+				      const struct settings *settings)
+{
+	__u16 port = bpf_ntohs(packet->destination_port);
+
+	if (packet->family == AF_INET) {
+		if (!(settings->flags & SETTINGS_NAT4) ||
+		    packet->destination.word[0] != settings->source4.word[0])
+			return 0;
+	} else {
+		if (!(settings->flags & SETTINGS_NAT6) ||
+		    !same_address(&packet->destination, &settings->source6))
+			return 0;
+	}
+	if (is_icmp(packet))
+		return !is_echo_request(packet);
+	return port >= settings->nat_port_first &&
+	       port <= settings->nat_port_last;
+}
+
 /* Whether a packet that could not be parsed is for an address of ours. */
 static __noinline int is_for_vip(const struct packet *packet)
 {

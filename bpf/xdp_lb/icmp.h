@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/* What the balancer itself says: echo replies, and that a packet is too big. */
+#ifndef EBPF_FLEET_XDP_LB_ICMP_H
+#define EBPF_FLEET_XDP_LB_ICMP_H
+
+#include <linux/bpf.h>
+#include <linux/if_ether.h>
+#include <linux/icmpv6.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "checksum.h"
+#include "count.h"
+#include "encapsulate.h"
+#include "parse.h"
+#include "rewrite.h"
+
+/* How much of a packet an error quotes, from the IP header on. */
+#define QUOTED 128
+
+/*
+ * Source and destination change places, which no checksum notices. IPv4 has the
+ * time to live in its own.
+ */
+static __always_inline int turn_ipv4(struct xdp_md *ctx,
+				     const struct packet *packet)
+{
+	struct iphdr *ip = IP_HEADER(ctx, struct iphdr);
+
+	if (!ip)
+		return -1;
+	checksum_add(&ip->check, difference16(bpf_htons(ip->ttl << 8),
+					      bpf_htons(DEFAULT_TTL << 8)));
+	ip->ttl = DEFAULT_TTL;
+	ip->saddr = packet->destination.word[0];
+	ip->daddr = packet->source.word[0];
+	return 0;
+}
+
+static __always_inline int turn_ipv6(struct xdp_md *ctx,
+				     const struct packet *packet)
+{
+	struct ipv6hdr *ip = IP_HEADER(ctx, struct ipv6hdr);
+
+	if (!ip)
+		return -1;
+	ip->hop_limit = DEFAULT_TTL;
+	__builtin_memcpy(&ip->saddr, &packet->destination, sizeof(ip->saddr));
+	__builtin_memcpy(&ip->daddr, &packet->source, sizeof(ip->daddr));
+	return 0;
+}
+
+static __noinline int echo_reply(struct xdp_md *ctx,
+				 const struct packet *packet)
+{
+	struct icmp_header *icmp = transport(ctx, packet, sizeof(*icmp));
+	int is_ipv4 = packet->family == AF_INET;
+	__u8 reply = is_ipv4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
+
+	if (!icmp)
+		return XDP_PASS;
+	checksum_add(&icmp->checksum, difference16(bpf_htons(icmp->type << 8),
+						   bpf_htons(reply << 8)));
+	icmp->type = reply;
+	if (is_ipv4 ? turn_ipv4(ctx, packet) : turn_ipv6(ctx, packet))
+		return XDP_DROP;
+	count(ECHO_REPLIED);
+	return reflect(ctx);
+}
+
+/* Cut the packet to what is quoted and make room for a header before it. */
+static __always_inline int quote(struct xdp_md *ctx,
+				 const struct packet *packet, int header)
+{
+	int length = (long)ctx->data_end - (long)ctx->data;
+	struct ethhdr *old, *new;
+
+	if (packet->length < QUOTED ||
+	    bpf_xdp_adjust_tail(ctx, ETH_HLEN + QUOTED - length) ||
+	    bpf_xdp_adjust_head(ctx, -header))
+		return -1;
+	new = (void *)(long)ctx->data;
+	old = (void *)new + header;
+	if ((void *)(old + 1) > (void *)(long)ctx->data_end)
+		return -1;
+	__builtin_memcpy(new, old, sizeof(*new));
+	return 0;
+}
+
+struct error_ipv4 {
+	struct iphdr ip;
+	struct icmp_header icmp;
+	__u8 quoted[QUOTED];
+};
+
+struct error_ipv6 {
+	struct ipv6hdr ip;
+	struct icmp_header icmp;
+	__u8 quoted[QUOTED];
+};
+
+/* Type and code as one word, to go with the rest of the message. */
+static __always_inline void seal(struct icmp_header *icmp, __u8 type, __u8 code,
+				 __u32 mtu, sum_t pseudo_header)
+{
+	icmp->type = type;
+	icmp->code = code;
+	icmp->checksum = 0;
+	icmp->data = bpf_htonl(mtu);
+	icmp->checksum = ~fold(pseudo_header +
+			       (__u32)bpf_csum_diff(NULL, 0, (void *)icmp,
+						    sizeof(*icmp) + QUOTED, 0));
+}
+
+static __always_inline int too_big_ipv4(struct xdp_md *ctx,
+					const struct packet *packet, __u32 mtu)
+{
+	const int header = sizeof(struct iphdr) + sizeof(struct icmp_header);
+	struct error_ipv4 *error;
+
+	if (quote(ctx, packet, header))
+		return -1;
+	error = IP_HEADER(ctx, struct error_ipv4);
+	if (!error)
+		return -1;
+	write_ipv4(&error->ip, 0, sizeof(*error), IPPROTO_ICMP,
+		   packet->destination.word[0], packet->source.word[0]);
+	seal(&error->icmp, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu, 0);
+	return 0;
+}
+
+static __always_inline int too_big_ipv6(struct xdp_md *ctx,
+					const struct packet *packet, __u32 mtu)
+{
+	const int header = sizeof(struct ipv6hdr) + sizeof(struct icmp_header);
+	const int length = sizeof(struct icmp_header) + QUOTED;
+	struct error_ipv6 *error;
+	sum_t pseudo_header;
+
+	if (quote(ctx, packet, header))
+		return -1;
+	error = IP_HEADER(ctx, struct error_ipv6);
+	if (!error)
+		return -1;
+	write_ipv6(&error->ip, 0, 0, length, IPPROTO_ICMPV6,
+		   &packet->destination, &packet->source);
+	pseudo_header = sum_address(&packet->source) +
+			sum_address(&packet->destination) + bpf_htons(length) +
+			bpf_htons(IPPROTO_ICMPV6);
+	seal(&error->icmp, ICMPV6_PKT_TOOBIG, 0, mtu, pseudo_header);
+	return 0;
+}
+
+/* mtu: the longest packet that would have gone through, from the IP header */
+static __noinline int too_big(struct xdp_md *ctx, const struct packet *packet,
+			      __u32 mtu)
+{
+	if (packet->family == AF_INET ? too_big_ipv4(ctx, packet, mtu)
+				      : too_big_ipv6(ctx, packet, mtu)) {
+		count(DROP_NO_ROOM);
+		return XDP_DROP;
+	}
+	count(TOO_BIG_SENT);
+	return reflect(ctx);
+}
+
+#endif

@@ -35,8 +35,10 @@ static __always_inline __u16 checksum(const struct iphdr *header)
 	return ~((sum & 0xffff) + (sum >> 16));
 }
 
-/* Takes the outer header away; the Ethernet header moves up to the inner one. */
-static __always_inline int strip(struct xdp_md *context, __u32 length, __be16 inner)
+/* Takes the outer header away; the Ethernet header moves up to the inner one.
+ */
+static __always_inline int strip(struct xdp_md *context, __u32 length,
+				 __be16 inner)
 {
 	void *data = (void *)(long)context->data;
 	void *end = (void *)(long)context->data_end;
@@ -67,12 +69,14 @@ SEC("xdp/decapsulate") int decapsulate(struct xdp_md *context)
 	if ((void *)(ip4 + 1) > end)
 		return XDP_PASS;
 	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
-		if (ip4->ihl != 5 || ip4->protocol != IPPROTO_IPIP || checksum(ip4) ||
+		if (ip4->ihl != 5 || ip4->protocol != IPPROTO_IPIP ||
+		    checksum(ip4) ||
 		    (void *)ip4 + bpf_ntohs(ip4->tot_len) != end || !ip4->ttl)
 			return XDP_PASS;
 		return strip(context, sizeof(*ip4), bpf_htons(ETH_P_IP));
 	}
-	if (ethernet->h_proto != bpf_htons(ETH_P_IPV6) || (void *)(ip6 + 1) > end)
+	if (ethernet->h_proto != bpf_htons(ETH_P_IPV6) ||
+	    (void *)(ip6 + 1) > end)
 		return XDP_PASS;
 	if (ip6->version != 6 || !ip6->hop_limit ||
 	    (void *)(ip6 + 1) + bpf_ntohs(ip6->payload_len) != end)

@@ -46,8 +46,6 @@ SYSCTLS = {
     "net.ipv6.conf.default.dad_transmits": 0,
     "net.ipv6.conf.default.accept_ra": 0,
     "net.ipv6.conf.default.router_solicitations": 0,
-    "net.ipv4.ip_local_port_range": "10000 65000",
-    "net.ipv4.tcp_tw_reuse": 1,
 }
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -324,6 +322,7 @@ def _client(router: Node, number: int) -> Iterator[Node]:
     """A client on a link of its own, so that its MTU can be its own too."""
     net4, net6 = f"10.1.{number}", f"fd01:{number}:"
     with node(f"client{number}", f"{net4}.2", f"{net6}:2", 0x10 + number) as made:
+        made.sysctl({"net.ipv4.ip_local_port_range": "10000 65000", "net.ipv4.tcp_tw_reuse": 1})
         here = (
             f"addr add {net4}.1/24 dev {made.name}",
             f"addr add {net6}:1/64 dev {made.name} nodad",

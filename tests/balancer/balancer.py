@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The balancer under test, driven by the engine that the modules drive; bpftool is the witness of what it did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from topology import Node
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource import engine, prog, xdp
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import model, services
+
+ROOT = Path(__file__).resolve().parents[2]
+OBJECT = Path(os.environ.get("XDP_LB_OBJECT", ROOT / "roles/xdp_lb/files/xdp_lb.bpf.o"))
+MAGLEV = ROOT / "roles/xdp_lb/files/maglev.bpf.o"
+PROGRAM = "xdp_lb"
+PINS = Path("/sys/fs/bpf/ebpf_fleet")
+RING_SLOTS = 65537  # layout.h
+LOCK_SECONDS = 60
+
+# What bpf_prog takes; the engine wants every one of its options.
+PROG_OPTIONS: dict[str, Any] = {
+    "state": "present",
+    "compiler": "clang",
+    "on_incompatible_map": "fail",
+    "force": False,
+    "discard_maps": False,
+    **dict.fromkeys(
+        ("object", "source", "cflags", "sha256", "pin", "program", "pin_dir", "programs", "type")
+    ),
+    **dict.fromkeys(("attach_type", "maps", "pin_maps", "map_max_entries", "constants")),
+    **dict.fromkeys(("stack", "release", "labels")),
+}
+
+Service = dict[str, Any]
+
+
+def bpftool(*arguments: object) -> Any:
+    words = [str(argument) for argument in arguments]
+    done = subprocess.run(["bpftool", "-j", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"bpftool {' '.join(words)}: {done.stdout}{done.stderr}")
+    return json.loads(done.stdout or "null")
+
+
+def service(
+    name: str,
+    vip: str,
+    forwarding: str,
+    backends: Sequence[Mapping[str, Any]],
+    port: int | str = 80,
+    protocol: str = "tcp",
+    **more: Any,
+) -> Service:
+    """One service as an operator declares it."""
+    return {
+        "name": name,
+        "vip": vip,
+        "port": str(port),
+        "protocol": protocol,
+        "forwarding": forwarding,
+        "backends": [dict(backend) for backend in backends],
+        **more,
+    }
+
+
+def all_services(
+    vip: str, forwarding: str, backends: Sequence[Mapping[str, Any]], **more: Any
+) -> list[Service]:
+    """Everything that the backends offer, through one virtual address."""
+    offered = (
+        ("web", 80, "tcp"),
+        ("lines", 7000, "tcp"),
+        ("uploads", 7001, "tcp"),
+        ("dns", 53, "udp"),
+    )
+    return [
+        service(f"{name}-{vip}", vip, forwarding, backends, port, protocol, **more)
+        for name, port, protocol in offered
+    ]
+
+
+@dataclass
+class Balancer:
+    """One balancer. Its pins have its box's name."""
+
+    node: Node
+    netns: str = ""
+    declared: list[Service] = field(default_factory=list)
+    release: int = 0
+
+    @property
+    def pins(self) -> Path:
+        return PINS / self.node.name
+
+    @property
+    def maps(self) -> Path:
+        return self.pins / "maps"
+
+    def load(self) -> engine.Outcome:
+        """Load the object as the next release, over the one before, with its maps."""
+        self.release += 1
+        options = {
+            **PROG_OPTIONS,
+            "object": str(OBJECT),
+            "pin": f"{self.node.name}/{PROGRAM}",
+            "program": PROGRAM,
+            "pin_maps": f"{self.node.name}/maps",
+            "release": str(self.release),
+        }
+        return engine.converge(prog, prog.desired(options), False, LOCK_SECONDS)
+
+    def attach(self, state: str = "present", mode: str = "native") -> engine.Outcome:
+        """Attach what is loaded, by link; or update the link to it."""
+        options = {
+            "state": state,
+            "interface": "eth0",
+            "netns": self.node.netns,
+            "prog": f"{self.node.name}/{PROGRAM}",
+            "link": f"{self.node.name}/link",
+            "mode": mode,
+            "force": False,
+        }
+        return engine.converge(xdp, xdp.desired(options), False, LOCK_SECONDS)
+
+    def detach(self) -> None:
+        self.attach("absent")
+
+    def declare(
+        self, wanted: Sequence[Service], check: bool = False, **more: Any
+    ) -> engine.Outcome:
+        """Converge the services to what is declared."""
+        options = {
+            "state": "present",
+            "pin_dir": self.node.name,
+            "netns": self.node.netns,
+            "services": list(wanted),
+            "sources": {"ipv4": self.node.ipv4, "ipv6": self.node.ipv6},
+            **more,
+        }
+        outcome = engine.converge(services, model.desired(options), check, LOCK_SECONDS)
+        if not check:
+            self.declared = list(wanted)
+        return outcome
+
+    def dump(self, name: str) -> list[Any]:
+        """A map's entries as bpftool formats them."""
+        return [entry["formatted"] for entry in bpftool("map", "dump", "pinned", self.maps / name)]
+
+    def reasons(self) -> dict[str, int]:
+        """Why packets were not forwarded, summed over the CPUs."""
+        return {
+            str(entry["key"]): sum(int(cpu["value"]) for cpu in entry["values"])
+            for entry in self.dump("reasons")
+        }
+
+    def program(self) -> dict[str, Any]:
+        """The program that the interface runs now, by id and name, and in which mode."""
+        shown = json.loads(self.node.run("ip", "-d", "-j", "link", "show", "dev", "eth0"))[0]
+        found = shown.get("xdp", {})
+        return {"id": found.get("prog", {}).get("id"), "mode": found.get("mode")}
+
+
+@contextmanager
+def running(node: Node) -> Iterator[Balancer]:
+    """A balancer that is loaded and attached but serves nothing; all of it is gone afterwards."""
+    made = Balancer(node)
+    try:
+        made.load()
+        made.attach()
+        yield made
+    finally:
+        remove(made)
+
+
+def remove(balancer: Balancer) -> None:
+    balancer.detach()
+    remove_pins(balancer.pins)
+
+
+def remove_pins(directory: Path) -> None:
+    if directory.is_dir():
+        for entry in directory.iterdir():
+            remove_pins(entry)
+        directory.rmdir()
+    elif directory.exists():
+        directory.unlink()

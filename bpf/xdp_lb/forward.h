@@ -23,15 +23,18 @@ static __always_inline __u32 choose_backend(struct packet *packet,
 					    const struct service *service,
 					    const struct settings *settings)
 {
+	const struct ring *ring = find_ring(service->id);
 	const struct slot *slot;
 
+	if (!ring)
+		return 0;
 	packet->slot = slot_index(packet, service);
-	slot = ring_slot(service->id, packet->slot);
+	slot = ring_slot(ring, packet->slot);
 	if (!slot)
 		return 0;
 	if (!slot->previous)
 		return slot->backend;
-	return moved_backend(packet, service, slot, settings);
+	return moved_backend(packet, service, slot, ring->moved, settings);
 }
 
 static __always_inline int forward(struct xdp_md *ctx, struct packet *packet,

@@ -99,6 +99,7 @@ struct slot {
 /* A service's ring is the only entry of a map; a new map replaces it. */
 struct ring {
 	struct slot slots[RING_SLOTS];
+	__u32 moved; /* CLOCK_MONOTONIC >> 30 ns of its last change */
 };
 
 /* A connection as its client sees it. */
@@ -169,7 +170,7 @@ struct settings {
 	__u16 nat_port_last;
 	__u32 idle_tcp; /* seconds after which a silent flow counts as gone */
 	__u32 idle_udp;
-	__u32 moved; /* CLOCK_MONOTONIC >> 30 ns of the last ring change */
+	__u32 zero;
 	__u32 udp_grace; /* seconds for which a moved slot's UDP flows are taken
 			    for old ones and stay where they were */
 };

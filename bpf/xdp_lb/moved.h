@@ -116,6 +116,7 @@ static __always_inline __u32 moved_tcp(const struct packet *packet,
 static __always_inline __u32 moved_udp(const struct packet *packet,
 				       const struct slot *slot,
 				       const struct flow *flow, __u32 now,
+				       __u32 moved,
 				       const struct settings *settings)
 {
 	struct flow_entry old = {

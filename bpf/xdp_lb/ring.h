@@ -23,20 +23,19 @@ static __always_inline __u32 slot_index(const struct packet *packet,
 	return hash * RING_SLOTS >> 32;
 }
 
-/* NULL: the service has no ring */
-static __always_inline const struct slot *ring_slot(__u32 service, __u32 index)
+/* NULL: the service has none */
+static __always_inline const struct ring *find_ring(__u32 service)
 {
-	struct ring *ring;
+	void *map = bpf_map_lookup_elem(&rings, &service);
 	__u32 zero = 0;
-	void *map;
 
-	map = bpf_map_lookup_elem(&rings, &service);
-	if (!map)
-		return NULL;
-	ring = bpf_map_lookup_elem(map, &zero);
-	if (!ring || index >= RING_SLOTS)
-		return NULL;
-	return &ring->slots[index];
+	return map ? bpf_map_lookup_elem(map, &zero) : NULL;
+}
+
+static __always_inline const struct slot *ring_slot(const struct ring *ring,
+						    __u32 index)
+{
+	return index < RING_SLOTS ? &ring->slots[index] : NULL;
 }
 
 /* The backend of that id, if packets of that service may go there. */

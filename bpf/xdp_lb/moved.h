@@ -115,8 +115,8 @@ static __always_inline __u32 moved_tcp(const struct packet *packet,
 /* Nothing tells a first datagram from a later one but the time. */
 static __always_inline __u32 moved_udp(const struct packet *packet,
 				       const struct slot *slot,
-				       const struct flow *flow, __u32 now,
-				       __u32 moved,
+				       const struct flow *flow, __u32 since,
+				       __u32 now,
 				       const struct settings *settings)
 {
 	struct flow_entry old = {
@@ -133,17 +133,20 @@ static __always_inline __u32 moved_udp(const struct packet *packet,
 		return entry->backend;
 	}
 	count_moved(flow->service, 0);
-	if (now - settings->moved >= settings->udp_grace ||
+	if (since >= settings->udp_grace ||
 	    !usable_backend(slot->previous, flow->service))
 		return slot->backend;
 	bpf_map_update_elem(&flows_leaving, flow, &old, BPF_ANY);
 	return old.backend;
 }
 
-/* The backend (id) of a packet in a slot that has a previous one. */
+/*
+ * The backend (id) of a packet in a slot that has a previous one. moved: when
+ * its ring last changed
+ */
 static __noinline __u32 moved_backend(const struct packet *packet,
 				      const struct service *service,
-				      const struct slot *slot,
+				      const struct slot *slot, __u32 moved,
 				      const struct settings *settings)
 {
 	struct flow flow = {
@@ -158,7 +161,7 @@ static __noinline __u32 moved_backend(const struct packet *packet,
 	if (packet->protocol == IPPROTO_TCP)
 		id = moved_tcp(packet, slot, &flow, now, settings->idle_tcp);
 	else
-		id = moved_udp(packet, slot, &flow, now, settings);
+		id = moved_udp(packet, slot, &flow, now - moved, now, settings);
 	return usable_backend(id, service->id) ? id : slot->backend;
 }
 

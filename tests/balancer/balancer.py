@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,18 @@ PROG_OPTIONS: dict[str, Any] = {
 }
 
 Service = dict[str, Any]
+
+
+def enumeration(name: str) -> list[str]:
+    """The constants of one of layout.h's enums, from 0 on: bpftool prints enums as numbers."""
+    text = (ROOT / "bpf/xdp_lb/layout.h").read_text()
+    found = re.search(rf"enum {name} \{{(.*?)\}}", text, re.DOTALL)
+    assert found, name
+    return re.findall(r"^\t([A-Z_]+)", found[1], re.MULTILINE)
+
+
+REASONS = enumeration("reason")
+HEALTHS = enumeration("backend_health")
 
 
 def bpftool(*arguments: object) -> Any:
@@ -157,9 +170,14 @@ class Balancer:
     def reasons(self) -> dict[str, int]:
         """Why packets were not forwarded, summed over the CPUs."""
         return {
-            str(entry["key"]): sum(int(cpu["value"]) for cpu in entry["values"])
+            REASONS[entry["key"]]: sum(int(cpu["value"]) for cpu in entry["values"])
             for entry in self.dump("reasons")
         }
+
+    def healths(self) -> list[str]:
+        """What the health service has found of each backend."""
+        entries = (entry["value"] for entry in self.dump("backends"))
+        return [HEALTHS[int(entry["health"])] for entry in entries if int(entry["family"])]
 
     def program(self) -> dict[str, Any]:
         """The program that the interface runs now, by id and name, and in which mode."""

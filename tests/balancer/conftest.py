@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import balancer
 import pytest
 import servers
 import topology
@@ -31,6 +33,15 @@ def bpffs() -> None:
     if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None):
         raise OSError(ctypes.get_errno(), "no private mount namespace")
     subprocess.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], check=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """All tests run on one copy of the object, whatever is rebuilt meanwhile."""
+    assert balancer.OBJECT.exists(), f"{balancer.OBJECT} is not built: make -C bpf"
+    copy = tmp_path_factory.mktemp("object") / "xdp_lb.bpf.o"
+    shutil.copy(balancer.OBJECT, copy)
+    balancer.OBJECT = copy
 
 
 @pytest.fixture(autouse=True)

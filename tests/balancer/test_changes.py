@@ -163,10 +163,7 @@ def test_health_flaps(
         ]
         at_work.balancer.declare(checked)
 
-        def healths() -> list[str]:
-            entries = at_work.balancer.dump("backends")
-            return [entry["value"]["health"] for entry in entries if entry["value"]["family"]]
-
+        healths = at_work.balancer.healths
         with health_service(at_work, tmp_path), no_resets(), busy(at_work) as report:
             assert wait_for(lambda: healths().count("HEALTH_UP") == 16, 10), healths()
             for dummy in range(2):

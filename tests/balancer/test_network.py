@@ -6,6 +6,9 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import clients
@@ -75,3 +78,25 @@ def test_uploads_are_compared(network: Topology, backends: tuple[Server, ...]) -
         name, digest = upload.recv(200).decode().split()
     assert name == "backend1"
     assert len(digest) == 64
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_lost_backend_is_noticed(
+    network: Topology,
+    backends: tuple[Server, ...],
+    family: int,
+    no_resets: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """What balancing without memory would look like: sessions that land on another backend are reset, and reported."""
+    vip, client = VIPS[family], network.clients[0]
+    with network.hosted(vip, network.backends):
+        network.route(vip, network.backends[0])
+        with pytest.raises(AssertionError, match="OutRsts"), no_resets():
+            with clients.load(client, vip, requests=2, sessions=10, datagrams=2) as report:
+                network.route(vip, network.backends[1])
+                time.sleep(0.5)
+        network.unroute(vip)
+    assert report.tallies["sessions"]["failed"] == 10
+    assert report.tallies["datagrams"]["moved"] == 2
+    with pytest.raises(AssertionError, match="failed"):
+        report.assert_clean()

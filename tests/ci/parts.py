@@ -158,5 +158,6 @@ PARTS = (
         alone=True,
     ),
     pytest("traffic", "the data planes under real traffic", timeout=900),
+    pytest("balancer", "the load balancer under real traffic", timeout=600),
     pytest("lab", "make lab from end to end", timeout=600),
 )

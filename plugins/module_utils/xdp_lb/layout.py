@@ -57,7 +57,7 @@ REASONS = (
 )
 
 KEY = struct.Struct("=I")  # of every array: an id, or 0
-RING_BYTES = 4 * RING_SLOTS  # struct ring: 65,537 pairs of u16, backend and previous
+RING_BYTES = 4 * RING_SLOTS + 4  # struct ring: pairs of u16, backend and previous; then moved
 
 _SERVICE4 = struct.Struct("=4s2sBx")
 _SERVICE6 = struct.Struct("=16s2sBx")
@@ -69,7 +69,7 @@ FLOW_ENTRY = struct.Struct("=IIIB3x")
 NAT_REPLY = struct.Struct("=16s2s2sBBH")
 NAT_ENTRY = struct.Struct("=III2sBB")
 NAT_ORIGIN = struct.Struct("=16s2s2sI16s")
-_SETTINGS = struct.Struct("=II16s16sHHIIII")
+_SETTINGS = struct.Struct("=II16s16sHHII4xI")
 _BACKEND_COUNTERS = struct.Struct("=QQQ")
 _SERVICE_COUNTERS = struct.Struct("=QQQ")
 _REASON_BYTES = 8
@@ -259,7 +259,6 @@ class Settings:
     nat_port_last: int = 0
     idle_tcp: int = 0
     idle_udp: int = 0
-    moved: int = 0
     udp_grace: int = 0
 
     def pack(self) -> bytes:
@@ -273,7 +272,6 @@ class Settings:
             self.nat_port_last,
             self.idle_tcp,
             self.idle_udp,
-            self.moved,
             self.udp_grace,
         )
 

@@ -196,6 +196,7 @@ def main() -> None:
                 "default": "auto",
             },
             force={"type": "bool", "default": False},
+            priority={"type": "int"},
         ),
         required_if=[("state", "present", ("prog",))],
         supports_check_mode=True,

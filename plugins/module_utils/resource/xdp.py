@@ -13,13 +13,12 @@ from typing import Any
 from ..bpf import info, links, netns, pins, rtnetlink, xdp
 from ..bpf.info import LinkInfo
 from ..bpf.syscall import Fd
-from . import interface, linked, paths, xdp_plan
+from . import interface, linked, paths, xdp_components, xdp_dispatch, xdp_plan
 from .engine import Change
 from .errors import Failure, from_os_error
 from .linked import Program
+from .xdp_chain import Chain, Component, described
 from .xdp_plan import Desired, Holder, Observed, Step
-
-plan = xdp_plan.plan
 
 # With these a driver says that it has no native mode, or none with its settings as they are.
 _REFUSALS = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM, 524}
@@ -41,7 +40,14 @@ def desired(params: Mapping[str, Any]) -> Desired:
         params.get("mode") or "auto",
         bool(params.get("force")),
         present,
+        _priority(params.get("priority")),
     )
+
+
+def _priority(declared: int | None) -> int | None:
+    if declared is not None and not 0 <= declared < 1 << 32:
+        raise Failure(f"priority: {declared} is no number from 0 to 4294967295")
+    return declared
 
 
 def observe(desired: Desired) -> Observed:
@@ -56,21 +62,46 @@ def observe(desired: Desired) -> Observed:
     staged = _staged_id(desired)
     if not desired.present and not interface.exists(desired.netns):
         return Observed(0, program, link, held, staged)
-    with interface.in_netns(desired.netns):
+    with interface.in_netns(desired.netns), xdp_dispatch.locked():
         if not desired.present and rtnetlink.interface(desired.interface) is None:
             return Observed(0, program, link, held, staged)
         found = interface.find(desired.interface, desired.netns)
         holders = tuple(_holders(found, link))
-        native = xdp.native_support(found.ifindex)
-    return Observed(found.ifindex, program, link, held, staged, holders, native)
+        return Observed(
+            *(found.ifindex, program, link, held, staged, holders),
+            native=xdp.native_support(found.ifindex),
+            chain=_chain(found.ifindex, holders),
+            component=_component(program),
+            unfinished=xdp_dispatch.unfinished(found.ifindex),
+        )
+
+
+def _chain(ifindex: int, holders: Sequence[Holder]) -> Chain | None:
+    chains = (xdp_dispatch.read(ifindex, holder.program.id) for holder in holders)
+    return next((chain for chain in chains if chain), None)
+
+
+def _component(program: Program | None) -> Component | None:
+    is_one = program is not None and program.type == "ext"
+    return xdp_dispatch.component(program.id) if program and is_one else None
 
 
 def _require_xdp(desired: Desired, program: Program | None) -> None:
-    if program is not None and program.type != "xdp":
+    if program is not None and program.type not in ("xdp", "ext"):
         raise Failure(
             f"the program at {desired.prog} ({program.name}, {program.type}) is no XDP program; "
             'declare one that was loaded from SEC("xdp"), or with type: xdp'
         )
+
+
+def plan(desired: Desired, observed: Observed) -> Sequence[Change]:
+    """What leads to what is declared. Raises Failure when something forbids it."""
+    changes = [
+        Change("discard unfinished dispatcher", marker, detail=Step("unfinished"))
+        for marker in observed.unfinished
+    ]
+    kind = xdp_components if xdp_components.concern(desired, observed) else xdp_plan
+    return [*changes, *kind.plan(desired, observed)]
 
 
 def _staged_id(desired: Desired) -> int:
@@ -105,9 +136,14 @@ def _link_id(ifindex: int, prog_id: int, pinned: LinkInfo | None) -> int:
 
 def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     """Attach the program to ``lo`` of a network namespace made for it, and ask the driver."""
-    if not any(change.detail.do in ("attach", "move") for change in changes):
+    steps = [change.detail for change in changes]
+    shared = [step for step in steps if step.do == "components" and step.components]
+    if not shared and not any(step.do in ("attach", "move") for step in steps):
         return
     _require_native(desired)
+    if shared:
+        _rehearse_components(desired, shared[0])
+        return
     if desired.mode == "offload":
         return  # such a program is bound to its device and fits no other
     with linked.require_program(desired.prog) as prog, netns.scratch():
@@ -119,6 +155,15 @@ def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
         except OSError as error:
             attempt = f"attach the program at {desired.prog} to an interface, as a rehearsal"
             raise from_os_error(error, attempt, _advice(desired, error)) from error
+
+
+def _rehearse_components(desired: Desired, step: Step) -> None:
+    with netns.scratch(), _explained(desired, "attach a dispatcher, as a rehearsal"):
+        xdp_dispatch.rehearse(
+            step.components,
+            step.version,
+            lambda dispatcher: xdp.set_program(_LO, "generic", dispatcher, None),
+        )
 
 
 def _require_native(desired: Desired) -> None:
@@ -138,12 +183,15 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
     steps = {change.detail.do for change in changes}
     if "move" in steps:
         rehearse(desired, changes)
-    elif "attach" in steps:
+    elif steps & {"attach", "components"}:
         _require_native(desired)
     seen = observe(desired)
     for change in changes:
         with _explained(desired, str(change)), interface.in_netns(desired.netns):
-            _apply(desired, seen, change.detail)
+            if change.detail.do == "unfinished":
+                xdp_dispatch.discard(change.target, seen.chain.prog_id if seen.chain else 0)
+            else:
+                _apply(desired, seen, change.detail)
 
 
 @contextlib.contextmanager
@@ -174,6 +222,8 @@ def _apply(desired: Desired, seen: Observed, step: Step) -> None:
         linked.discard_staged(desired.link)
     elif step.do == "missing":
         linked.require_program(desired.prog).close()
+    elif step.do == "components":
+        _share(desired, seen.ifindex, step)
     elif holder is None:
         with linked.require_program(desired.prog) as prog:
             _attach(desired, seen.ifindex, prog, _modes(desired, None))
@@ -184,6 +234,21 @@ def _apply(desired: Desired, seen: Observed, step: Step) -> None:
     else:
         with linked.require_program(desired.prog) as prog:
             _take_over(desired, seen, step.do, holder, prog)
+
+
+def _share(desired: Desired, ifindex: int, step: Step) -> None:
+    """Let a new dispatcher take the place of what the plan saw, or let there be none."""
+    holder = step.holder
+
+    def attach(dispatcher: Fd | None) -> None:
+        if holder is not None:
+            with info.open_program(holder.program.id) as old:
+                xdp.set_program(ifindex, holder.mode, dispatcher, old)
+        elif dispatcher is not None:
+            _attach(desired, ifindex, dispatcher, _modes(desired, None))
+
+    old_id = holder.program.id if holder else 0
+    xdp_dispatch.swap(ifindex, old_id, step.components, step.version, attach)
 
 
 def _take_over(desired: Desired, seen: Observed, do: str, holder: Holder, prog: Fd) -> None:
@@ -247,8 +312,9 @@ def _detach(ifindex: int, holder: Holder) -> None:
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
     """The attachment as the kernel has it; ids are null when it does not exist."""
-    mine = _mine(desired, observed)
-    program = mine.program if mine else None
+    shared = xdp_components.mine(desired, observed)
+    mine = _dispatcher(observed) if shared else _mine(desired, observed)
+    program = shared.program if shared else mine.program if mine else None
     link_id = mine.link_id if mine else 0
     return {
         "attachment": {
@@ -262,6 +328,7 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
             "prog_tag": program.tag if program else None,
             "link_id": link_id or None,
             "link": desired.link if link_id else None,
+            "dispatcher": _described(observed.chain) if observed.chain else None,
             "others": [
                 {
                     "prog_id": holder.program.id,
@@ -275,6 +342,19 @@ def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
             ],
         }
     }
+
+
+def _described(chain: Chain) -> dict[str, Any]:
+    return {
+        "prog_id": chain.prog_id,
+        "version": chain.version,
+        "components": [described(component) for component in chain.components],
+    }
+
+
+def _dispatcher(observed: Observed) -> Holder | None:
+    number = observed.chain.prog_id if observed.chain else 0
+    return next((each for each in observed.holders if each.program.id == number), None)
 
 
 def _mine(desired: Desired, observed: Observed) -> Holder | None:

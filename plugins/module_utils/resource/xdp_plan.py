@@ -15,15 +15,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..bpf import xdp_dispatcher
 from ..bpf.info import LinkInfo
 from .engine import Change
 from .errors import Failure
 from .interface import place
 from .linked import Program
+from .xdp_chain import Chain, Component, names_of
 
 MODES = ("auto", "native", "generic", "offload")
-
-_DISPATCHER = "xdp_dispatcher"  # what libxdp loads to share an interface among programs
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Desired:
     mode: str
     force: bool
     present: bool
+    priority: int | None = None  # of a component; None: as its object says
 
     @property
     def hook(self) -> str:
@@ -64,6 +65,9 @@ class Observed:
     staged_id: int = 0  # the link that a killed run left waiting for its name
     holders: tuple[Holder, ...] = ()
     native: bool | None = None  # whether the driver takes native mode; None: unknown
+    chain: Chain | None = None  # what the dispatcher calls, when a dispatcher is there
+    component: Component | None = None  # the declared program, when it can be one
+    unfinished: tuple[str, ...] = ()  # what a killed run left between two dispatchers
 
     def is_pinned(self, holder: Holder) -> bool:
         """Whether the declared pin, or the one it is made from, holds the link."""
@@ -92,6 +96,8 @@ class Step:
 
     do: str
     holder: Holder | None = None
+    components: tuple[Component, ...] = ()
+    version: int = 0  # of the dispatcher that was there
 
 
 def plan(desired: Desired, observed: Observed) -> Sequence[Change]:
@@ -100,7 +106,7 @@ def plan(desired: Desired, observed: Observed) -> Sequence[Change]:
         return list(_plan_absent(desired, observed))
     holder = observed.holder(desired)
     if holder is not None and not observed.is_pinned(holder):
-        _refuse_foreign(desired, observed, holder)
+        refuse_foreign(desired, observed, holder)
     if observed.program is None:
         return [_predicted(desired, observed, holder)]
     if desired.link:
@@ -212,7 +218,7 @@ def _discard(desired: Desired) -> Change:
 
 
 def _predicted(desired: Desired, seen: Observed, holder: Holder | None) -> Change:
-    after: dict[str, Any] = {"program": desired.prog, "mode": _mode(desired, seen, holder)}
+    after: dict[str, Any] = {"program": desired.prog, "mode": mode_of(desired, seen, holder)}
     if desired.link:
         after["link"] = desired.link
     before = _shown(holder) if holder else None
@@ -231,12 +237,12 @@ def _shown(holder: Holder, link: str = "") -> dict[str, Any]:
 def _after(
     desired: Desired, seen: Observed, program: Program, holder: Holder | None
 ) -> dict[str, Any]:
-    mode = _mode(desired, seen, holder)
+    mode = mode_of(desired, seen, holder)
     shown = {"program": program.name, "prog_id": program.id, "mode": mode}
     return {**shown, "link": desired.link} if desired.link else shown
 
 
-def _mode(desired: Desired, seen: Observed, holder: Holder | None) -> str:
+def mode_of(desired: Desired, seen: Observed, holder: Holder | None) -> str:
     """The mode to expect: auto takes what is there, else native where the driver has it."""
     if desired.mode != "auto":
         return desired.mode
@@ -266,7 +272,7 @@ def _is_ours(desired: Desired, seen: Observed, holder: Holder) -> bool:
     return seen.is_pinned(holder) or seen.declared(holder) or _same_stack(seen, holder)
 
 
-def _refuse_foreign(desired: Desired, seen: Observed, holder: Holder) -> None:
+def refuse_foreign(desired: Desired, seen: Observed, holder: Holder) -> None:
     if desired.force or _is_ours(desired, seen, holder):
         return
     program = holder.program
@@ -280,16 +286,23 @@ def _refuse_foreign(desired: Desired, seen: Observed, holder: Holder) -> None:
         "leave the interface to it, detach it with the tool that attached it, or set force: true "
         "to displace it"
     )
-    if program.name == _DISPATCHER:
-        way_out = (
-            f"it is the dispatcher of libxdp and runs the programs of xdp-loader status "
-            f"{desired.interface}; unload them (xdp-loader unload {desired.interface} --all), or "
-            "set force: true to displace them all"
-        )
+    if program.name == xdp_dispatcher.NAME:
+        way_out = _beside(desired, seen)
     raise Failure(
         f"{program}, tag {program.tag}, holds {desired.hook} in {how} and {whose}; {way_out}",
         prog_id=program.id,
         prog_name=program.name,
         prog_tag=program.tag,
         mode=holder.mode,
+    )
+
+
+def _beside(desired: Desired, seen: Observed) -> str:
+    """The way out when the others are components of a dispatcher."""
+    found = seen.chain.components if seen.chain else ()
+    runs = ", ".join(names_of(found)) or f"the programs of xdp-loader status {desired.interface}"
+    return (
+        f"it is the dispatcher of libxdp and runs {runs}; to run beside them, load the program "
+        "with type: ext (ebpf.fleet.bpf_prog) and leave out link; or unload them (xdp-loader "
+        f"unload {desired.interface} --all), or set force: true to displace them all"
     )

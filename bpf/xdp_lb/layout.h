@@ -152,6 +152,7 @@ struct nat_entry {
 struct nat_origin {
 	struct flow flow;
 	struct address vip;
+	__u32 seen; /* of the backend's packets, as in flow_entry */
 };
 
 enum settings_flag {

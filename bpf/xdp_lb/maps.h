@@ -120,6 +120,17 @@ struct nat_flow_map nat_flows SEC(".maps");
 struct nat_reply_map nat_replies_opening SEC(".maps");
 struct nat_reply_map nat_replies SEC(".maps");
 
+/*
+ * Ports that one CPU is about to take from a flow that has no use for them: a
+ * lock, so that no other takes them at the same time. The data plane's own.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct nat_reply);
+	__type(value, __u8);
+} nat_takeovers SEC(".maps");
+
 /* Written by the data plane, read by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -12,6 +12,7 @@
 
 #include <bpf/bpf_helpers.h>
 
+#include "clock.h"
 #include "hash.h"
 #include "maps.h"
 #include "parse.h"
@@ -60,6 +61,7 @@ static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
 		__builtin_memcpy(route.ipv6_dst, &hop->address,
 				 sizeof(hop->address));
 	hop->renewed = bpf_jiffies64();
+	hop->seconds = seconds_now();
 	hop->error = route_error(bpf_fib_lookup(ctx, &route, sizeof(route), 0));
 	hop->ifindex = route.ifindex;
 	hop->routed = is_routed(hop, &route);

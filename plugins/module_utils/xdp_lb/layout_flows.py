@@ -114,16 +114,21 @@ class NatReply:
 
 @dataclass(frozen=True)
 class NatOrigin:
-    """``struct nat_origin``; ``vip`` is 16 bytes, of the family of the flow's service."""
+    """``struct nat_origin``; ``vip`` is 16 bytes, of the family of the flow's service.
+
+    ``seen`` is of the backend's packets, that of ``NatEntry`` of the client's.
+    """
 
     flow: Flow
     vip: bytes
+    seen: int
 
     def pack(self) -> bytes:
         """The value's bytes."""
-        return self.flow.pack() + self.vip
+        return layout.NAT_ORIGIN.pack(self.flow.pack(), self.vip, self.seen)
 
     @classmethod
     def unpack(cls, raw: bytes) -> NatOrigin:
         """The value behind the bytes."""
-        return cls(Flow.unpack(raw[: layout.FLOW.size]), raw[layout.FLOW.size :])
+        flow, vip, seen = layout.NAT_ORIGIN.unpack(raw)
+        return cls(Flow.unpack(flow), vip, seen)

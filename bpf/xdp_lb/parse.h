@@ -64,12 +64,17 @@ struct cursor {
 	__u32 offset; /* from data, below MAX_HEADERS */
 };
 
-/* The header at the cursor, or NULL where the packet ends within it. */
-#define HEADER(cursor, type)                                                   \
-	({                                                                     \
-		type *header_ = (cursor)->data + (cursor)->offset;             \
-		(void *)(header_ + 1) > (cursor)->end ? NULL : header_;        \
-	})
+/* Whether the packet ends before what the pointer is one past of. */
+static __always_inline int beyond(const struct cursor *cursor, const void *past)
+{
+	return past > cursor->end;
+}
+
+/* The header there; the caller looks whether all of it is. */
+static __always_inline void *at(const struct cursor *cursor)
+{
+	return cursor->data + cursor->offset;
+}
 
 /*
  * Where the transport header of a packet that was parsed is, or NULL if fewer
@@ -116,9 +121,10 @@ static __always_inline int is_first_syn(const struct packet *packet)
 static __always_inline int parse_tcp(struct cursor *cursor,
 				     struct packet *packet, __u32 length)
 {
-	struct tcphdr *tcp = HEADER(cursor, struct tcphdr);
+	struct tcphdr *tcp = at(cursor);
 
-	if (!tcp || tcp->doff * 4 < sizeof(*tcp) || tcp->doff * 4 > length)
+	if (beyond(cursor, tcp + 1) || tcp->doff * 4 < sizeof(*tcp) ||
+	    tcp->doff * 4 > length)
 		return PASS_MALFORMED;
 	packet->source_port = tcp->source;
 	packet->destination_port = tcp->dest;
@@ -129,9 +135,9 @@ static __always_inline int parse_tcp(struct cursor *cursor,
 static __always_inline int parse_udp(struct cursor *cursor,
 				     struct packet *packet, __u32 length)
 {
-	struct udphdr *udp = HEADER(cursor, struct udphdr);
+	struct udphdr *udp = at(cursor);
 
-	if (!udp || bpf_ntohs(udp->len) < sizeof(*udp) ||
+	if (beyond(cursor, udp + 1) || bpf_ntohs(udp->len) < sizeof(*udp) ||
 	    bpf_ntohs(udp->len) > length)
 		return PASS_MALFORMED;
 	packet->source_port = udp->source;
@@ -142,9 +148,9 @@ static __always_inline int parse_udp(struct cursor *cursor,
 static __always_inline int parse_icmp(struct cursor *cursor,
 				      struct packet *packet, __u32 length)
 {
-	struct icmp_header *icmp = HEADER(cursor, struct icmp_header);
+	struct icmp_header *icmp = at(cursor);
 
-	if (!icmp || length < sizeof(*icmp))
+	if (beyond(cursor, icmp + 1) || length < sizeof(*icmp))
 		return PASS_MALFORMED;
 	packet->icmp_type = icmp->type;
 	return PARSED;
@@ -159,6 +165,10 @@ static __always_inline int parse_transport(struct cursor *cursor,
 	if (packet->length < headers)
 		return PASS_MALFORMED;
 	packet->transport = cursor->offset;
+	packet->source_port = 0;
+	packet->destination_port = 0;
+	packet->tcp_flags = 0;
+	packet->icmp_type = 0;
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
 		return parse_tcp(cursor, packet, length);
@@ -182,14 +192,14 @@ static __always_inline int length_lies(const struct cursor *cursor,
 static __always_inline int parse_ipv4(struct cursor *cursor,
 				      struct packet *packet)
 {
-	struct iphdr *ip = HEADER(cursor, struct iphdr);
+	struct iphdr *ip = at(cursor);
 	__u32 length;
 
-	if (!ip || ip->version != 4)
+	if (beyond(cursor, ip + 1) || ip->version != 4)
 		return PASS_MALFORMED;
 	packet->family = AF_INET;
-	packet->source.word[0] = ip->saddr;
-	packet->destination.word[0] = ip->daddr;
+	packet->source = (struct address){{ip->saddr}};
+	packet->destination = (struct address){{ip->daddr}};
 	length = bpf_ntohs(ip->tot_len);
 	if (ip->ihl * 4 < sizeof(*ip) || length < ip->ihl * 4 ||
 	    length_lies(cursor, length))
@@ -226,15 +236,15 @@ struct routing_header {
 /* Over one extension header: its next header, or minus the reason to stop. */
 static __always_inline int skip_extension(struct cursor *cursor, int header)
 {
-	struct ipv6_opt_hdr *option = HEADER(cursor, struct ipv6_opt_hdr);
+	struct ipv6_opt_hdr *option = at(cursor);
 	struct fragment_header *fragment;
 	struct routing_header *routing;
 
-	if (!option)
+	if (beyond(cursor, option + 1))
 		return -PASS_MALFORMED;
 	if (header == IPPROTO_FRAGMENT) {
-		fragment = HEADER(cursor, struct fragment_header);
-		if (!fragment)
+		fragment = at(cursor);
+		if (beyond(cursor, fragment + 1))
 			return -PASS_MALFORMED;
 		if (fragment->offset & bpf_htons(~6))
 			return -PASS_FRAGMENT;
@@ -242,8 +252,8 @@ static __always_inline int skip_extension(struct cursor *cursor, int header)
 		return fragment->next;
 	}
 	if (header == IPPROTO_ROUTING) {
-		routing = HEADER(cursor, struct routing_header);
-		if (!routing)
+		routing = at(cursor);
+		if (beyond(cursor, routing + 1))
 			return -PASS_MALFORMED;
 		if (routing->segments_left)
 			return -PASS_OPTIONS;
@@ -276,11 +286,11 @@ static __always_inline int skip_extensions(struct cursor *cursor, int header)
 static __always_inline int parse_ipv6(struct cursor *cursor,
 				      struct packet *packet)
 {
-	struct ipv6hdr *ip = HEADER(cursor, struct ipv6hdr);
+	struct ipv6hdr *ip = at(cursor);
 	__u32 length;
 	int protocol;
 
-	if (!ip || ip->version != 6)
+	if (beyond(cursor, ip + 1) || ip->version != 6)
 		return PASS_MALFORMED;
 	packet->family = AF_INET6;
 	__builtin_memcpy(&packet->source, &ip->saddr, sizeof(packet->source));
@@ -316,10 +326,10 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 		.data = (void *)(long)ctx->data,
 		.end = (void *)(long)ctx->data_end,
 	};
-	struct ethhdr *ethernet = HEADER(&cursor, struct ethhdr);
+	struct ethhdr *ethernet = at(&cursor);
 
-	__builtin_memset(packet, 0, sizeof(*packet));
-	if (!ethernet || ethernet->h_dest[0] & 1)
+	packet->family = 0;
+	if (beyond(&cursor, ethernet + 1) || ethernet->h_dest[0] & 1)
 		return PASS_FOREIGN;
 	cursor.offset = sizeof(*ethernet);
 	switch (ethernet->h_proto) {

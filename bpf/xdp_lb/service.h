@@ -65,7 +65,7 @@ static __always_inline int is_for_nat(const struct packet *packet,
 	       port <= settings->nat_port_last;
 }
 
-/* Whether a packet that could not be parsed is for an address of ours. */
+/* Whether the packet is for an address of ours. */
 static __noinline int is_for_vip(const struct packet *packet)
 {
 	switch (packet->family) {
@@ -76,6 +76,15 @@ static __noinline int is_for_vip(const struct packet *packet)
 	default:
 		return 0;
 	}
+}
+
+/* What parse() left alone counts as foreign, unless it is for one of ours. */
+static __always_inline int refine(int reason, const struct packet *packet)
+{
+	if ((reason == PASS_OPTIONS || reason == PASS_FRAGMENT) &&
+	    !is_for_vip(packet))
+		return PASS_FOREIGN;
+	return reason;
 }
 
 #endif

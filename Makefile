@@ -21,7 +21,7 @@ setup: ## install what is missing: Debian packages, pinned tools in .venv
 	@tests/ci/setup.sh
 
 .PHONY: bpf
-bpf: setup ## build the BPF objects into the roles
+bpf: setup ## build the BPF objects and programs into the roles
 	@$(MAKE) -C bpf
 
 .PHONY: test
@@ -71,5 +71,5 @@ pins: ## resolve requirements/*.in anew
 .PHONY: clean
 clean: ## remove what was built, the tools and the caches
 	@rm -rf build .venv .venv-galaxy .cache .ansible tests/output
-	@find . -name '*.bpf.o' -type f -delete
+	@find . \( -name '*.bpf.o' -o -name '*.pyz' \) -type f -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
-# Builds the BPF objects where the roles read them, then in two other places, and compares: the bytes may depend on
+# Builds the BPF objects and programs where the roles read them, then in two other places, and compares: the bytes may depend on
 # the sources and the compiler only, or no host could be told apart from another by an object's sha256.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-# built TREE: sha256 and path of each object below the tree's roles/.
+# built TREE: sha256 and path of each object and program below the tree's roles/.
 built() {
-    (cd "$1" && find roles -name '*.bpf.o' -type f -exec sha256sum {} + | sort -k 2)
+    (cd "$1" && find roles \( -name '*.bpf.o' -o -name '*.pyz' \) -type f -exec sha256sum {} + | sort -k 2)
 }
 
 # copy_tree TARGET: the sources as git has them, with what is not committed yet, and without anything built.

@@ -57,7 +57,8 @@ def check_contents(tarball: Path) -> list[str]:
             for name in sorted(members)
             if name.split("/")[0] not in BESIDES or "__pycache__" in name
         ]
-        objects = sorted(ROOT.glob("roles/*/files/*.bpf.o"))
+        built = ("roles/*/files/*.bpf.o", "roles/*/files/*.pyz")
+        objects = sorted(path for pattern in built for path in ROOT.glob(pattern))
         if not objects:
             problems.append("no object was built: run `make bpf` first")
         for path in objects:

@@ -130,15 +130,13 @@ async def _step(service: Service) -> None:
 async def _tend_forever(service: Service) -> None:
     """Settle slots and keep next hops resolved, beside the checks."""
     loop = asyncio.get_running_loop()
-    settled_since = -1
+    settled: frozenset[int] = frozenset()
     while True:
         begun = loop.time()
         pins = service.config.pin_dir
         try:
-            tended = await _in_thread(
-                service, functools.partial(health_tend.tend, pins, settled_since)
-            )
-            settled_since = tended.settled_since
+            tended = await _in_thread(service, functools.partial(health_tend.tend, pins, settled))
+            settled = tended.settled
             for name, count in sorted(tended.slots.items()):
                 _say(f"{name}: {count} slots are settled")
             _complain(service, "tending", "")

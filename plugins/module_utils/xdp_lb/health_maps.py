@@ -13,15 +13,18 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
+import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..resource.errors import Failure
 from ..resource.lock import host_lock
-from . import layout, members, moves, ring, tables
+from . import layout, members, ring, tables
 from .layout import HEALTH
+from .members import Moment
 from .model import endpoint
+from .moves import Ring
 from .tables import Map, Tables
 
 LOCK_SECONDS = 60
@@ -80,22 +83,18 @@ def backends(pin_dir: str) -> dict[int, Backend]:
 
 
 def _backends(now: Tables) -> dict[int, Backend]:
-    ports = {}
-    for key, value in now.services.items():
-        number = layout.Service.unpack(value).id
-        if number:
-            ports[number] = layout.ServiceKey.unpack(key).port
+    kinds = kinds_of(now)
     return {
         number: Backend(
             service=now.names[each.service],
             address=str(each.address),
             port=each.port,
-            service_port=ports[each.service],
+            service_port=kinds[each.service].port,
             disabled=each.state == members.DISABLED,
             health=HEALTH[each.health],
         )
         for number, each in now.backends.items()
-        if each.service in now.names and each.service in ports
+        if each.service in now.names and each.service in kinds
     }
 
 
@@ -115,15 +114,10 @@ def write(pin_dir: str, wanted: Mapping[Key, str]) -> Written:
         records = dict(now.backends)
         for number, health in changed.items():
             records[number] = replace(records[number], health=HEALTH.index(health))
-        rings = _rings(
-            pin_dir, found, now, records, {records[number].service for number in changed}
-        )
-        if rings:
-            moved = layout.coarse(time.monotonic_ns())
-            tables.put_settings(found, replace(now.settings, moved=moved))
+        touched = {records[number].service for number in changed}
+        rings = _rings(pin_dir, found, now, records, touched)
         tables.put_backends(found, {number: records[number] for number in changed})
-        if rings:
-            tables.put_rings(found, rings)
+        tables.put_rings(found, rings)
     return Written(
         [(known[number], health) for number, health in changed.items()],
         {
@@ -148,7 +142,6 @@ def _rings(
 ) -> dict[int, bytes]:
     """The rings, of the services that were touched, that are to be replaced."""
     before, after = _by_service(now.backends), _by_service(records)
-    forwarding = _forwarding(now)
     stale = [
         number
         for number in sorted(touched)
@@ -156,20 +149,38 @@ def _rings(
     ]
     if not stale:
         return {}
+    kinds = kinds_of(now)
+    moment = Moment(layout.coarse(time.monotonic_ns()), now.settings.udp_grace)
     rings = {}
     with ring.open_pinned(os.path.join(pin_dir, ring.PROGRAM)) as computer:
         for number in stale:
-            old = tables.read_ring(found, number)
-            assignment = computer.assign(members.members(after[number]))
-            lingering = members.lingering(after[number], forwarding[number])
-            new = (
-                moves.move(moves.Ring.unpack(old), assignment, lingering)
-                if old
-                else moves.first(assignment)
-            )
-            if new.pack() != old:
+            raw = tables.read_ring(found, number)
+            old = Ring.unpack(raw) if raw else None
+            kind = kinds[number]
+            new = members.next_ring(computer, after[number], kind.forwarding, kind.udp, old, moment)
+            if new != old:
                 rings[number] = new.pack()
     return rings
+
+
+@dataclass(frozen=True)
+class KindOfService:
+    """What the service maps say of a service: its way of forwarding as in ``layout.FORWARDING``."""
+
+    port: int
+    udp: bool
+    forwarding: int
+
+
+def kinds_of(now: Tables) -> dict[int, KindOfService]:
+    """The services by id; bare addresses are left out."""
+    found = {}
+    for raw_key, raw_value in now.services.items():
+        key, value = layout.ServiceKey.unpack(raw_key), layout.Service.unpack(raw_value)
+        if value.id:
+            udp = key.protocol == socket.IPPROTO_UDP
+            found[value.id] = KindOfService(key.port, udp, value.forwarding)
+    return found
 
 
 def _by_service(records: Mapping[int, layout.Backend]) -> dict[int, dict[int, layout.Backend]]:
@@ -177,12 +188,6 @@ def _by_service(records: Mapping[int, layout.Backend]) -> dict[int, dict[int, la
     for number, record in records.items():
         found.setdefault(record.service, {})[number] = record
     return found
-
-
-def _forwarding(now: Tables) -> dict[int, int]:
-    """Each service's way of forwarding, as the index in ``layout.FORWARDING``."""
-    values = map(layout.Service.unpack, now.services.values())
-    return {value.id: value.forwarding for value in values if value.id}
 
 
 def _active(own: Mapping[int, layout.Backend]) -> int:

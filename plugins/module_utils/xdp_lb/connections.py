@@ -18,16 +18,25 @@ from dataclasses import dataclass
 
 from ..bpf import info, map_contents, maps
 from ..bpf.syscall import Fd
-from .layout import FLOW_BACKEND_FIN, FLOW_CLIENT_FIN, FLOW_RESET, RING_SLOTS, Settings
+from .layout import (
+    FLOW,
+    FLOW_BACKEND_FIN,
+    FLOW_CLIENT_FIN,
+    FLOW_RESET,
+    RING_SLOTS,
+    Settings,
+)
 from .moves import Ring, unsettled
 
 FLOW_TABLES = ("flows", "flows_leaving")  # struct flow -> struct flow_entry
 NAT_TABLE = "nat_flows"  # struct flow -> struct nat_entry
-TABLES = (*FLOW_TABLES, NAT_TABLE)
+REPLY_TABLE = "nat_replies"  # struct nat_reply -> struct nat_origin
+TABLES = (*FLOW_TABLES, NAT_TABLE, REPLY_TABLE)
 
 _SERVICE_OF_FLOW = struct.Struct("=20xI")  # struct flow
 _FLOW_ENTRY = struct.Struct("=IIIB3x")  # struct flow_entry: backend, slot, seen, state
 _NAT_ENTRY = struct.Struct("=II6xBB")  # struct nat_entry: backend, seen, state, protocol
+_NAT_ORIGIN = struct.Struct("=24s16xI")  # struct nat_origin: flow, seen
 _UDP = 17
 _BOTH_FINS = FLOW_CLIENT_FIN | FLOW_BACKEND_FIN
 
@@ -60,7 +69,9 @@ def count(
         if name in tables:
             _count_flows(tables[name], settings, now, udp, by_backend, places)
     if NAT_TABLE in tables:
-        _count_nat(tables[NAT_TABLE], settings, now, by_backend)
+        silent = _count_nat(tables[NAT_TABLE], settings, now, by_backend)
+        if silent and REPLY_TABLE in tables:
+            _count_answered(tables[REPLY_TABLE], silent, settings, now, by_backend)
     return Live(dict(by_backend), frozenset(places))
 
 
@@ -86,14 +97,38 @@ def _count_flows(
                 places.add((service, slot, backend))
 
 
-def _count_nat(table: Fd, settings: Settings, now: int, by_backend: Counter[int]) -> None:
+def _count_nat(
+    table: Fd, settings: Settings, now: int, by_backend: Counter[int]
+) -> dict[bytes, tuple[int, bool]]:
+    """Count those whose clients speak; of the others, by flow: the backend, and whether UDP."""
     idle_tcp, idle_udp = settings.idle_tcp, settings.idle_udp
-    for _keys, values in map_contents.blocks(table, info.map_(table)):
-        for backend, seen, state, protocol in _NAT_ENTRY.iter_unpack(values):
+    silent: dict[bytes, tuple[int, bool]] = {}
+    for keys, values in map_contents.blocks(table, info.map_(table)):
+        for at, (backend, seen, state, protocol) in enumerate(_NAT_ENTRY.iter_unpack(values)):
             if state & FLOW_RESET or state & _BOTH_FINS == _BOTH_FINS:
                 continue
-            if _silence(now, seen) <= (idle_udp if protocol == _UDP else idle_tcp):
+            udp = protocol == _UDP
+            if _silence(now, seen) <= (idle_udp if udp else idle_tcp):
                 by_backend[backend] += 1
+            else:
+                silent[keys[at * FLOW.size : (at + 1) * FLOW.size]] = (backend, udp)
+    return silent
+
+
+def _count_answered(
+    table: Fd,
+    silent: Mapping[bytes, tuple[int, bool]],
+    settings: Settings,
+    now: int,
+    by_backend: Counter[int],
+) -> None:
+    """Count the silent clients to whom their backend still speaks."""
+    for _keys, values in map_contents.blocks(table, info.map_(table)):
+        for flow, seen in _NAT_ORIGIN.iter_unpack(values):
+            if flow in silent:
+                backend, udp = silent[flow]
+                if _silence(now, seen) <= (settings.idle_udp if udp else settings.idle_tcp):
+                    by_backend[backend] += 1
 
 
 def _silence(now: int, seen: int) -> int:
@@ -134,6 +169,8 @@ def forget(
     """
     forgotten = 0
     for name, table in tables.items():
+        if name == REPLY_TABLE:
+            continue  # the data plane believes a reply only as long as it knows the flow
         for key in list(_of(name, table, service, frozenset(slots), frozenset(backends))):
             forgotten += maps.delete(table, key)
     return forgotten

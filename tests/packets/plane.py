@@ -7,6 +7,7 @@ import ctypes
 import os
 import struct
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -155,13 +156,13 @@ class Balancer:
         self._backends.append(number)
         return Backend(number, host, address, port)
 
-    def ring(self, service: int, slots: bytes, replace_map: bool = False) -> None:
-        """The service's ring: one slot for all, or all of them.
+    def ring(self, service: int, slots: bytes, moved: int = 0, replace_map: bool = False) -> None:
+        """The service's ring: one slot for all, or all of them. `moved`: when, as `seconds()` tells.
 
         A map of its own is written anew unless told to replace it, which makes the kernel wait.
         """
-        content = slots * (tables.RING_SLOTS if len(slots) == 4 else 1)
-        assert len(content) == 4 * tables.RING_SLOTS
+        content = slots * (tables.RING_SLOTS if len(slots) == 4 else 1) + u32(moved)
+        assert len(content) == 4 * tables.RING_SLOTS + 4
         known = self._rings.get(service)
         if known and not replace_map:
             maps.update(known, bytes(4), content)
@@ -245,6 +246,11 @@ class Balancer:
 
 def u32(number: int) -> bytes:
     return struct.pack("=I", number)
+
+
+def seconds() -> int:
+    """The data plane's clock: CLOCK_MONOTONIC in units of 2^30 ns."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) >> 30
 
 
 def compile_poison(directory: Path) -> Path:

@@ -86,7 +86,6 @@ class Settings:
     nat_ports: tuple[int, int] = (1024, 32767)
     idle_tcp: int = 3600
     idle_udp: int = 60
-    moved: int = 0
     udp_grace: int = 0
 
     def packed(self) -> bytes:
@@ -95,7 +94,7 @@ class Settings:
             + address(self.source4)
             + address(self.source6)
             + struct.pack("=HH", *self.nat_ports)
-            + struct.pack("=4I", self.idle_tcp, self.idle_udp, self.moved, self.udp_grace)
+            + struct.pack("=4I", self.idle_tcp, self.idle_udp, 0, self.udp_grace)
         )
 
 

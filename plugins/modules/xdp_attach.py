@@ -21,6 +21,10 @@ description:
     replaced.
   - A program that somebody else attached is an error that names it, unless O(force) says to
     displace it.
+  - A program that was loaded with C(type=ext) (M(ebpf.fleet.bpf_prog)) is a component. It shares
+    the interface with others by a dispatcher, a program that calls one after the other, in the way
+    of libxdp (C(xdp-loader), C(xdp-filter)). It joins the dispatcher that is there, or begins one
+    on an interface that is free, and leaves it again. The others stay as they are.
 options:
   interface:
     description:
@@ -45,6 +49,7 @@ options:
       - Pin that holds the link. A relative path lies in C(/sys/fs/bpf/ebpf_fleet/).
       - Not set, the program is attached over netlink, where it stays until it is detached or the
         interface is deleted.
+      - Must not be set for a component, which its dispatcher holds.
     type: str
   mode:
     description:
@@ -60,8 +65,18 @@ options:
       - Displace a program that is not ours (not loaded by this collection, or by another stack), or
         with O(state=absent) and no O(link), detach it.
       - Where somebody else's link held it, the link is detached and what pins it remains.
+      - With O(state=absent) and no O(link), all components of a dispatcher leave.
     type: bool
     default: false
+  priority:
+    description:
+      - Of a component, from V(0) to V(4294967295). The dispatcher calls the component with the
+        lowest one first. Those of equal priority are ordered by name.
+      - Not set, it is what the program's object says (C(XDP_RUN_CONFIG) of libxdp's
+        C(xdp_helpers.h)), or V(50).
+      - Only the object says after which results the next component is called. If it says nothing,
+        that is after C(XDP_PASS) alone.
+    type: int
 extends_documentation_fragment:
   - ebpf.fleet.common
 notes:
@@ -72,6 +87,20 @@ notes:
   - The kernel knows a link's interface by its index alone, which other network namespaces have too.
     The module therefore asks the interface itself which program it runs and whether a link holds
     it.
+  - A component is added, replaced, moved and removed B(without a gap). A dispatcher is never
+    changed; a new one is made with the components that there are to be, and takes at once the place
+    of the old one, which is named to the kernel as the expected one.
+  - All components of an interface run in the dispatcher's mode. O(mode) must be V(auto) or that
+    one.
+  - The dispatcher's pins lie below C(/sys/fs/bpf/xdp), where libxdp's tools find them. They go on
+    from there, and what they add or remove is no drift.
+  - Components need Linux 5.10, BTF and the JIT. Some hardened kernels refuse them even to root.
+  - A component that changes packets (C(bpf_xdp_adjust_head) and the like) can be called since
+    Linux 6.13, and since some updates of earlier ones, only by a dispatcher that allows for it.
+    Those of this module do, those of an older libxdp (1.3) do not. Its tools then neither add nor
+    remove single components; they say so and change nothing. C(xdp-loader unload --all) works.
+  - A component takes no packets of several buffers (C(xdp.frags)). An MTU that needs them is
+    refused by the driver.
   - In check mode the program is attached to C(lo) of a network namespace made for it. Whether the
     driver has native mode is known in advance since Linux 6.3.
   - An error of a driver (such as an MTU that is too large for native mode) is shown in the driver's
@@ -102,6 +131,18 @@ EXAMPLES = r"""
     prog: lb/balancer
     force: true
 
+- name: A load balancer for an interface that others use too
+  ebpf.fleet.bpf_prog:
+    object: balancer.bpf.o
+    pin: lb/balancer
+    type: ext
+
+- name: It runs beside xdp-filter, and after it
+  ebpf.fleet.xdp_attach:
+    interface: eth0
+    prog: lb/balancer
+    priority: 60
+
 - name: The load balancer is gone from eth0
   ebpf.fleet.xdp_attach:
     interface: eth0
@@ -125,6 +166,7 @@ attachment:
     prog_tag: a0b1c2d3e4f50617
     link_id: 7
     link: /sys/fs/bpf/ebpf_fleet/lb/eth0_link
+    dispatcher: null
     others: []
   contains:
     interface:
@@ -160,6 +202,13 @@ attachment:
     link:
       description: Pin of that link.
       type: str
+    dispatcher:
+      description:
+        - The dispatcher of the interface; null when there is none. C(prog_id), C(version) of the
+          protocol, and C(components), in the order in which they are called, each with C(prog_id),
+          C(prog_name), C(priority), C(chain) (the actions after which the next one is called) and
+          C(ours) (whether it was loaded by this collection).
+      type: dict
     others:
       description:
         - Other programs at the XDP hook of the interface, each with C(prog_id), C(prog_name),

@@ -75,11 +75,11 @@ neigh replace 10.0.2.254 lladdr {ROUTER_MAC} dev out0 nud permanent
 neigh replace fd00:2::fe lladdr {ROUTER_MAC} dev out0 nud permanent
 route add default via 10.0.1.254 dev in0
 route add 10.0.3.0/24 via 10.0.2.254 dev out0
-route add 10.0.4.0/24 via 10.0.2.254 dev out0 mtu {NARROW.mtu}
+route add 10.0.4.0/24 via 10.0.2.254 dev out0 mtu lock {NARROW.mtu}
 route add unreachable 10.0.9.0/24
 -6 route add default via fd00:1::fe dev in0
 -6 route add fd00:3::/64 via fd00:2::fe dev out0
--6 route add fd00:4::/64 via fd00:2::fe dev out0 mtu {NARROW.mtu}
+-6 route add fd00:4::/64 via fd00:2::fe dev out0 mtu lock {NARROW.mtu}
 -6 route add unreachable fd00:9::/64
 """
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import socket
 import time
 from array import array
@@ -126,13 +127,8 @@ def test_nat_flows_count_until_both_ends_have_finished(tables: dict[str, Fd]) ->
 
 def test_a_backend_that_speaks_keeps_its_nat_flow(tables: dict[str, Fd]) -> None:
     write(tables["nat_flows"], [nat(1, silent=301), nat(2, silent=301), nat(3, 31, OPEN, UDP)])
-    address = layout.Backend.unpack(bytes(32)).address
-    assert address is None
     for number, silent in enumerate((0, 301, 30)):
-        backend = socket.inet_aton("10.0.0.9")
-        reply = NatReply.unpack(
-            backend + bytes(12) + b"\0\x50" + number.to_bytes(2, "big") + bytes([TCP, 2, 0, 0])
-        )
+        reply = NatReply(ipaddress.IPv4Address("10.0.0.9"), 80, 2000 + number, TCP)
         origin = NatOrigin(Flow.unpack(flow(number)), bytes(16), NOW - silent)
         maps.update(tables["nat_replies"], reply.pack(), origin.pack())
     assert count(tables).by_backend == {1: 1, 3: 1}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Who has which port. A translation is two entries, one for each direction: the
+ * flow as its client sees it, and the answer as its backend sends it. The
+ * answer's entry is the port's title: it is only ever inserted where there is
+ * none. Both begin in tables of their own, for what only a first packet vouches
+ * for, and move on once the other end has spoken; so a flood of first packets
+ * evicts only its like.
+ */
+#ifndef EBPF_FLEET_XDP_LB_NAT_TABLE_H
+#define EBPF_FLEET_XDP_LB_NAT_TABLE_H
+
+#include <linux/bpf.h>
+#include <linux/in.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include "clock.h"
+#include "maps.h"
+#include "parse.h"
+#include "ring.h"
+
+/* Seconds for which a backend may remember what has ended: TIME_WAIT. */
+#define LINGER 60
+/* And at least, when ports are scarce; more than the clock's unit. */
+#define LINGER_SCARCE 2
+
+/* A flow and what it becomes. */
+struct way {
+	struct flow flow;
+	struct nat_reply reply;
+	__u32 backend; /* id */
+};
+
+static __always_inline int same_flow(const struct flow *one,
+				     const struct flow *other)
+{
+	return same_address(&one->client, &other->client) &&
+	       one->client_port == other->client_port &&
+	       one->service_port == other->service_port &&
+	       one->service == other->service;
+}
+
+/* Both ends have ended it, as far as the backend knows. */
+static __always_inline int is_finished(const struct nat_entry *entry)
+{
+	return entry->state & FLOW_BACKEND_FIN &&
+	       entry->state & (FLOW_CLIENT_FIN | FLOW_RESET);
+}
+
+/* Seconds since then; CPUs may differ by one. */
+static __always_inline __u32 since(__u32 seen, __u32 now)
+{
+	return (__s32)(now - seen) > 0 ? now - seen : 0;
+}
+
+static __always_inline __u32 idle_limit(const struct settings *settings,
+					__u8 protocol)
+{
+	return protocol == IPPROTO_UDP ? settings->idle_udp
+				       : settings->idle_tcp;
+}
+
+/* The entry may be of another connection of the same flow. */
+static __always_inline int leads_to(const struct nat_entry *entry,
+				    const struct nat_reply *reply)
+{
+	const struct backend *backend;
+	__u32 id = entry->backend;
+
+	backend = bpf_map_lookup_elem(&backends, &id);
+	return entry->nat_port == reply->nat_port && backend &&
+	       same_address(&backend->address, &reply->backend);
+}
+
+/*
+ * Silent for how long does an unconfirmed or ended flow have no use for its
+ * port? A client's reset counts only here: anybody could have sent it. An
+ * answer to a datagram that reaches another client is worse than an opening TCP
+ * connection that has to begin again.
+ */
+static __always_inline __u32 patience(const struct nat_entry *entry, int scarce,
+				      const struct settings *settings)
+{
+	if (entry->state == FLOW_OPENING)
+		return !scarce				? LINGER
+		       : entry->protocol == IPPROTO_UDP ? LINGER_SCARCE
+							: 0;
+	if (is_finished(entry) || entry->state & FLOW_RESET)
+		return scarce ? LINGER_SCARCE : LINGER;
+	return idle_limit(settings, entry->protocol);
+}
+
+/* entry: of the port's holder, NULL if it has none */
+static __always_inline int is_over(const struct nat_entry *entry,
+				   const struct nat_origin *holder,
+				   const struct nat_reply *reply, int scarce)
+{
+	const struct settings *settings = settings_now();
+	__u32 now = seconds_now();
+	__u32 silence = since(holder->seen, now);
+
+	if (!settings)
+		return 0;
+	if (!entry || !leads_to(entry, reply))
+		return silence >= LINGER_SCARCE;
+	if (since(entry->seen, now) < silence)
+		silence = since(entry->seen, now);
+	return silence >= patience(entry, scarce, settings);
+}
+
+/* Make room at a port whose flow is over. 1: done */
+static __always_inline int vacate_locked(const struct nat_reply *reply,
+					 int scarce)
+{
+	struct nat_origin *holder;
+	struct nat_entry *entry;
+	struct flow flow;
+
+	holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
+	if (holder) {
+		flow = holder->flow;
+		entry = bpf_map_lookup_elem(&nat_opening, &flow);
+		if (!is_over(entry, holder, reply, scarce))
+			return 0;
+		if (entry && leads_to(entry, reply))
+			bpf_map_delete_elem(&nat_opening, &flow);
+		bpf_map_delete_elem(&nat_replies_opening, reply);
+	}
+	holder = bpf_map_lookup_elem(&nat_replies, reply);
+	if (holder) {
+		flow = holder->flow;
+		entry = bpf_map_lookup_elem(&nat_flows, &flow);
+		if (!is_over(entry, holder, reply, scarce))
+			return 0;
+		if (entry && leads_to(entry, reply))
+			bpf_map_delete_elem(&nat_flows, &flow);
+		bpf_map_delete_elem(&nat_replies, reply);
+	}
+	return 1;
+}
+
+static __noinline int vacate(const struct nat_reply *reply, int scarce)
+{
+	__u8 locked = 1;
+	int done;
+
+	if (bpf_map_update_elem(&nat_takeovers, reply, &locked, BPF_NOEXIST))
+		return 0;
+	done = vacate_locked(reply, scarce);
+	bpf_map_delete_elem(&nat_takeovers, reply);
+	return done;
+}
+
+/*
+ * Take the port if no flow has it; 1 if it is this flow's now, or was. The
+ * order matters: a flow that is being confirmed has both entries for a moment.
+ */
+static __noinline int hold(const struct nat_reply *reply,
+			   const struct nat_origin *origin)
+{
+	struct nat_origin *holder;
+
+	holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
+	if (!holder && bpf_map_update_elem(&nat_replies_opening, reply, origin,
+					   BPF_NOEXIST))
+		holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
+	if (holder && !same_flow(&holder->flow, &origin->flow))
+		return 0;
+	holder = bpf_map_lookup_elem(&nat_replies, reply);
+	if (!holder || same_flow(&holder->flow, &origin->flow))
+		return 1;
+	bpf_map_delete_elem(&nat_replies_opening, reply);
+	return 0;
+}
+
+/* Among the confirmed: 0, or it stays where it is. */
+static __noinline int confirm(const struct way *way)
+{
+	struct nat_origin *origin;
+	struct nat_entry *entry;
+	struct nat_entry open;
+
+	entry = bpf_map_lookup_elem(&nat_opening, &way->flow);
+	origin = bpf_map_lookup_elem(&nat_replies_opening, &way->reply);
+	if (!entry || !origin || !same_flow(&origin->flow, &way->flow))
+		return -1;
+	open = *entry;
+	open.state |= FLOW_OPEN;
+	if (bpf_map_update_elem(&nat_replies, &way->reply, origin, BPF_ANY))
+		return -1;
+	if (bpf_map_update_elem(&nat_flows, &way->flow, &open, BPF_ANY)) {
+		bpf_map_delete_elem(&nat_replies, &way->reply);
+		return -1;
+	}
+	bpf_map_delete_elem(&nat_opening, &way->flow);
+	bpf_map_delete_elem(&nat_replies_opening, &way->reply);
+	return 0;
+}
+
+/* The flow begins again, or has lost its port. */
+static __noinline int forget(const struct way *way)
+{
+	struct nat_origin *holder;
+
+	bpf_map_delete_elem(&nat_flows, &way->flow);
+	bpf_map_delete_elem(&nat_opening, &way->flow);
+	holder = bpf_map_lookup_elem(&nat_replies, &way->reply);
+	if (holder && same_flow(&holder->flow, &way->flow))
+		bpf_map_delete_elem(&nat_replies, &way->reply);
+	holder = bpf_map_lookup_elem(&nat_replies_opening, &way->reply);
+	if (holder && same_flow(&holder->flow, &way->flow))
+		bpf_map_delete_elem(&nat_replies_opening, &way->reply);
+	return 0;
+}
+
+#endif

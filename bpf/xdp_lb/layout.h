@@ -48,6 +48,26 @@ struct service6 {
 	__u8 zero;
 };
 
+/*
+ * A first look at what is not ours, which costs less than a hash map: the bit
+ * of each key of services4 and services6 is set, with SETTINGS_FILTER; others
+ * may be. With keys as words in the machine's byte order, modulo 2^64:
+ *
+ *   service4	(the key as one 64-bit word) * FILTER_FACTOR
+ *   service6	((a * FILTER_FACTOR + b) * FILTER_FACTOR + c) * FILTER_FACTOR
+ *		a, b: the address's halves, c: the last 32 bits
+ *
+ * of which the upper 16 bits are the bit's number: bits[number / 64], counted
+ * from the lowest. Set a bit no later than its service is added, clear it no
+ * sooner than its last one is removed.
+ */
+#define FILTER_FACTOR 0x9e3779b97f4a7c15ULL
+#define FILTER_BITS   65536
+
+struct service_filter {
+	__u64 bits[FILTER_BITS / 64];
+};
+
 struct service {
 	__u32 id; /* of its ring and counters; 0 for a bare address */
 	__u8 forwarding; /* enum forwarding */
@@ -159,6 +179,7 @@ enum settings_flag {
 	SETTINGS_ANY_PORT = 1 << 0, /* some service has port 0 */
 	SETTINGS_NAT4 = 1 << 1, /* some service needs nat over IPv4 */
 	SETTINGS_NAT6 = 1 << 2,
+	SETTINGS_FILTER = 1 << 3, /* service_filter is kept */
 };
 
 /* Written by user space. */

@@ -46,6 +46,14 @@ struct {
 	__type(value, struct service);
 } services6 SEC(".maps");
 
+/* Written by user space. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct service_filter);
+} service_filter SEC(".maps");
+
 /* By service id. Written and read by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -58,7 +58,7 @@ int xdp_lb(struct xdp_md *ctx)
 		return pass(PASS_NOT_CONFIGURED);
 	reason = parse(ctx, &packet);
 	if (reason != PARSED)
-		return pass(refine(reason, &packet));
+		return pass(refine(reason, &packet, settings));
 	if (is_for_nat(&packet, settings)) {
 		verdict = is_icmp(&packet)
 				  ? icmp_error(ctx, &packet, settings)

@@ -77,7 +77,10 @@ def next_ring(
     assignment = computer.assign(members(backends))
     if old is None:
         return moves.first(assignment, moment.now)
+    stay = lingering(backends, forwarding)
+    if old.backends == assignment and set(old.previous) <= {0, *stay}:
+        return old
     # After the grace, UDP flows that no table knows are with the present backend.
     rested = (moment.now - old.moved) & 0xFFFFFFFF >= moment.udp_grace
     newest = udp and rested and old.backends != assignment
-    return moves.move(old, assignment, lingering(backends, forwarding), moment.now, newest)
+    return moves.move(old, assignment, stay, moment.now, newest)

@@ -52,7 +52,9 @@ def compute(
 def _target(placed: Placed, computer: Computer, old: Ring | None, moment: Moment) -> Target:
     udp = placed.declared.protocol == "udp"
     new = next_ring(computer, placed.backends, placed.forwarding, udp, old, moment)
-    return Target(placed, new, moves.moved(old.backends, new.backends) if old else 0)
+    if old is None or old.backends == new.backends:
+        return Target(placed, new, 0)
+    return Target(placed, new, moves.moved(old.backends, new.backends))
 
 
 def service_writes(

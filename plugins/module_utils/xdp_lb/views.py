@@ -68,7 +68,6 @@ def service(shown: Shown) -> dict[str, Any]:
             name_of(each): _backend(number, each, slots, leaving, shown.live)
             for number, each in _in_order(shown.backends)
         },
-        "ring": digest(shown.ring, shown.backends),
     }
     return found
 
@@ -116,7 +115,8 @@ def slots_of(found: Ring | None) -> tuple[dict[int, int], dict[int, int]]:
     """How many slots lead to each backend by id, and how many may still lead old connections."""
     if found is None:
         return {}, {}
-    leaving = ring.counts(found.previous) if any(found.previous) else {}
+    previous = found.previous.tobytes()
+    leaving = {} if previous == bytes(len(previous)) else ring.counts(found.previous)
     return ring.counts(found.backends), leaving
 
 

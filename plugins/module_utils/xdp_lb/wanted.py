@@ -18,6 +18,7 @@ from ..resource.errors import Failure
 from . import layout
 from .layout import Address, Backend, ServiceKey, Settings
 from .model import ANY_PORT, PROTOCOLS, Desired, Service
+from .ring import MAX_MEMBERS
 from .tables import Tables
 
 _PING = {4: int(socket.IPPROTO_ICMP), 6: int(socket.IPPROTO_ICMPV6)}
@@ -152,6 +153,12 @@ def _check_room(desired: Desired, tables: Tables) -> None:
         what = f"IPv{version} services and addresses"
         advice = _GROW_ENTRIES.format(name)
         counts.append((len(own) + vips, tables.limits[name], what, advice))
+    for service in desired.services:
+        if len(service.backends) > MAX_MEMBERS:
+            raise Failure(
+                f"service {service.name}: {len(service.backends)} backends are declared, and a "
+                f"ring has at most {MAX_MEMBERS}; divide them among several services"
+            )
     for declared, room, what, advice in counts:
         if declared > room:
             raise Failure(

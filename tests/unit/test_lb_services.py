@@ -1,0 +1,492 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The load balancer's declaration, the ids it gets, and the plans: pure functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import ipaddress
+from array import array
+from typing import Any
+
+import pytest
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import (
+    layout,
+    members,
+    model,
+    moves,
+    plan,
+    reach,
+    targets,
+    wanted,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.layout import RING_SLOTS, Settings
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.moves import Ring
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.neighbours import Neighbour
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.routes import Route
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.tables import Tables
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.writes import Writes, merge
+
+LIMITS = {
+    "services4": 64,
+    "services6": 64,
+    "service_names": 9,
+    "rings": 9,
+    "service_counters": 9,
+    "backends": 17,
+    "backend_counters": 17,
+}
+EMPTY = Tables(limits=LIMITS)
+
+
+def backend(address: str = "10.0.0.11", **options: Any) -> dict[str, Any]:
+    return {"address": address, **options}
+
+
+def service(**options: Any) -> dict[str, Any]:
+    return {
+        "name": "web",
+        "vip": "192.0.2.10",
+        "port": "80",
+        "protocol": "tcp",
+        "forwarding": "dsr",
+        "backends": [backend()],
+        **options,
+    }
+
+
+def declare(*services: dict[str, Any], **options: Any) -> model.Desired:
+    sources = {"ipv4": "10.0.0.1", "ipv6": "fd00::1"}
+    params = {"state": "present", "pin_dir": "lb", "sources": sources, **options}
+    return model.desired({**params, "services": list(services)})
+
+
+def slots(*ids: int) -> array[int]:
+    """A ring in which the backends take turns."""
+    return (
+        array("H", [ids[slot % len(ids)] for slot in range(RING_SLOTS)])
+        if ids
+        else array("H", bytes(2 * RING_SLOTS))
+    )
+
+
+def aim(desired: model.Desired, tables: Tables) -> tuple[targets.Target, ...]:
+    """The targets as the kernel would give them, but with backends that take turns."""
+    found = []
+    rings = targets.rings(tables)
+    for each in wanted.place(desired, tables, ()):
+        assignment = slots(*(member.id for member in members.members(each.backends)))
+        old = rings.get(each.id)
+        stay = members.lingering(each.backends, each.forwarding)
+        ring = moves.move(old, assignment, stay, 7) if old else moves.first(assignment, 7)
+        moved = moves.moved(old.backends, ring.backends) if old else 0
+        found.append(targets.Target(each, ring, moved))
+    return tuple(found)
+
+
+def planned(
+    desired: model.Desired, tables: Tables, live: dict[int, int] | None = None
+) -> list[Any]:
+    facts = plan.Facts(tables, targets.rings(tables), live or {}, aim(desired, tables))
+    return plan.changes(desired, facts)
+
+
+def write(tables: Tables, writes: Writes) -> Tables:
+    """The tables after the writes."""
+
+    def over(old: Any, new: Any) -> Any:
+        return {key: value for key, value in {**old, **new}.items() if value}
+
+    rings = {key: ring.pack() if ring else None for key, ring in writes.rings.items()}
+    return Tables(
+        over(tables.services, writes.entries),
+        over(tables.names, writes.names),
+        over(tables.backends, writes.backends),
+        over(tables.rings, rings),
+        writes.settings or tables.settings,
+        tables.limits,
+    )
+
+
+def converged(desired: model.Desired, tables: Tables = EMPTY) -> Tables:
+    return write(tables, merge(change.detail for change in planned(desired, tables)))
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        (service(vip="web.example"), "service web: vip: 'web.example' is no IPv4 or IPv6 address"),
+        (service(vip="192.0.2.10/32"), "without port, prefix length or name"),
+        (service(vip="224.0.0.1"), "vip: 224.0.0.1 is a multicast address"),
+        (service(vip="fe80::1"), "a link-local address"),
+        (service(vip="::ffff:192.0.2.1"), "an IPv4-mapped address"),
+        (service(vip="0.0.0.0"), "the unspecified address"),
+        (service(backends=[backend("10.0.0.300")]), "service web: backend: '10.0.0.300' is no IPv4 or IPv6 address"),
+        (service(backends=[backend("127.0.0.1")]), "a loopback address"),
+        (service(port="0"), "port: '0' is no port: a number from 1 to 65535, or any"),
+        (service(port="65536"), "'65536' is no port"),
+        (service(port="http"), "'http' is no port"),
+        (service(name="my web"), "services[0].name: 'my web' is no name"),
+        (service(name="x" * 64), "is no name: at most 63 letters"),
+        (service(forwarding="nat", vip="2001:db8::1"), "vip 2001:db8::1 is IPv6 and backend 10.0.0.11 is IPv4; nat needs one family for both"),
+        (service(backends=[backend("fd00::11")]), "dsr needs one family for both: give the backend's IPv4 address"),
+        (service(forwarding="ipip", vip="2001:db8::1"), "not IPv6 in IPv4: give the backend's IPv6 address"),
+        (service(backends=[backend(weight=65536)]), "backend 10.0.0.11: weight: 65536 is out of range: weights are 0 to 65535"),
+        (service(backends=[backend(weight=-1)]), "weight: -1 is out of range"),
+        (service(backends=[backend(), backend()]), "backend 10.0.0.11 is declared twice"),
+        (service(forwarding="nat", backends=[backend(), backend(port=80)]), "backend 10.0.0.11 is declared twice"),
+        (service(backends=[backend(port=8080)]), "dsr leaves the port as the client sent it"),
+        (service(forwarding="nat", backends=[backend(port=0)]), "'0' is no port: a number from 1 to 65535"),
+        (service(backends=[]), "service web has no backends; to stop serving it, remove it"),
+        (service(backends=[backend(state="disabled")]), "all backends are disabled, so every packet to 192.0.2.10:80/tcp would be dropped"),
+        (service(backends=[backend("192.0.2.10")]), "backend 192.0.2.10 is the vip of service web"),
+        (service(health_check={"type": "icmp"}), "health_check of service web: type 'icmp' is none of tcp, http, https"),
+    ],
+)  # fmt: skip
+def test_a_wrong_service_is_refused(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(Failure) as failure:
+        declare(declared)
+    assert message in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (service(vip="192.0.2.11"), "two services have the name web"),
+        (service(name="other"), "services web and other both have 192.0.2.10:80/tcp"),
+        (service(name="other", vip="10.0.0.11"), "service web: backend 10.0.0.11 is the vip of service other"),
+    ],
+)  # fmt: skip
+def test_services_that_do_not_go_together_are_refused(second: dict[str, Any], message: str) -> None:
+    with pytest.raises(Failure) as failure:
+        declare(service(), second)
+    assert message in str(failure.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "declared", "message"),
+    [
+        ({"sources": {}}, service(forwarding="ipip"), "service web: ipip encapsulates with a source address of the balancer, and there is none for IPv4: set sources.ipv4 (xdp_lb_sources of the role)"),
+        ({"sources": {"ipv4": "10.0.0.1"}}, service(forwarding="ipip", backends=[backend("fd00::11")]), "there is none for IPv6"),
+        ({"sources": {}}, service(forwarding="nat"), "nat translates with a source address"),
+        ({"sources": {"ipv4": "fd00::1"}}, service(), "sources.ipv4: fd00::1 is an IPv6 address"),
+        ({"sources": {"ipv6": "here"}}, service(), "sources.ipv6: 'here' is no IPv4 or IPv6 address"),
+        ({"nat_ports": {"first": 2000, "last": 1999}}, service(), "the first port, 2000, comes after the last, 1999"),
+        ({"nat_ports": {"first": 0}}, service(), "nat_ports.first: 0 is out of range"),
+        ({"idle_timeout": {"udp": 0}}, service(), "idle_timeout.udp: 0 is out of range"),
+        ({"udp_grace": -1}, service(), "udp_grace: -1 is out of range"),
+        ({"pin_dir": "../lb"}, service(), "'../lb' is no pin path"),
+        ({"sources": {"ipv4": "192.0.2.10"}}, service(forwarding="nat", port="8080"), "192.0.2.10:8080/tcp is also where backends answer nat"),
+    ],
+)  # fmt: skip
+def test_wrong_options_are_refused(
+    options: dict[str, Any], declared: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Failure) as failure:
+        declare(declared, **options)
+    assert message in str(failure.value)
+
+
+def test_dsr_needs_no_source() -> None:
+    assert declare(service(), sources={}).services
+
+
+def test_weight_0_is_draining() -> None:
+    (found,) = declare(service(backends=[backend(weight=0), backend("10.0.0.12")])).services
+    assert [each.state for each in found.backends] == ["draining", "active"]
+
+
+def test_the_services_port_is_no_port_of_a_backends_own() -> None:
+    (found,) = declare(
+        service(forwarding="nat", backends=[backend(port=80), backend("10.0.0.12", port=81)])
+    ).services
+    assert [each.port for each in found.backends] == [0, 81]
+
+
+def test_a_converged_balancer_needs_nothing_in_any_order() -> None:
+    web = service(backends=[backend(), backend("10.0.0.12", weight=3)])
+    dns = service(
+        name="dns",
+        protocol="udp",
+        port="53",
+        forwarding="nat",
+        backends=[backend("10.0.0.21", port=5353)],
+    )
+    tables = converged(declare(web, dns))
+    web["backends"].reverse()
+    assert planned(declare(dns, web), tables) == []
+    assert tables.settings.layout == layout.LAYOUT
+    assert tables.settings.flags == layout.SETTINGS_NAT4
+
+
+def test_entries_hold_each_service_and_each_address_once() -> None:
+    tables = converged(
+        declare(
+            service(),
+            service(name="tls", port="443"),
+            service(name="six", vip="2001:db8::1", port="any", backends=[backend("fd00::11")]),
+        )
+    )
+    keys = sorted(
+        (str(key.address), key.port, key.protocol)
+        for key in map(layout.ServiceKey.unpack, tables.services)
+    )
+    assert keys == [
+        ("192.0.2.10", 0, 1),
+        ("192.0.2.10", 80, 6),
+        ("192.0.2.10", 443, 6),
+        ("2001:db8::1", 0, 6),
+        ("2001:db8::1", 0, 58),
+    ]  # fmt: skip
+    assert tables.settings.flags == layout.SETTINGS_ANY_PORT
+
+
+def test_a_drained_backend_shows_its_weight_its_slots_and_its_connections() -> None:
+    both = [backend(weight=10), backend("10.0.0.12", weight=10)]
+    tables = converged(declare(service(backends=both)))
+    both[1]["state"] = "draining"
+    (change,) = planned(declare(service(backends=both)), tables, {2: 5})
+    assert str(change) == "change service web"
+    assert change.before is not None
+    assert change.before["backends"]["10.0.0.12"] == {"weight": 10, "state": "active", "health": "unknown", "slots": 32768, "leaving": 0, "connections": 5}  # fmt: skip
+    assert change.after is not None
+    assert change.after["backends"]["10.0.0.12"] == {"weight": 0, "state": "draining", "health": "unknown", "slots": 0, "leaving": 32768, "connections": 5}  # fmt: skip
+    assert change.after["slots_moved"] == 32768
+    assert change.warning == ""
+
+
+def test_a_backend_that_is_removed_with_connections_is_warned_of() -> None:
+    tables = converged(declare(service(backends=[backend(), backend("10.0.0.12")])))
+    (change,) = planned(declare(service()), tables, {2: 5})
+    assert (
+        "5 connections to backend 10.0.0.12 break; set its state to draining first"
+        in change.warning
+    )
+    assert change.detail.backends == {2: None}
+
+
+def test_an_id_is_kept_and_a_new_one_is_one_that_was_not_in_use() -> None:
+    tables = converged(declare(service(backends=[backend(), backend("10.0.0.12")])))
+    placed = wanted.place(
+        declare(service(backends=[backend("10.0.0.12"), backend("10.0.0.13")])), tables, {3, 4}
+    )
+    assert sorted(placed[0].backends) == [2, 5]
+
+
+def test_ids_are_given_again_when_the_last_was_given() -> None:
+    desired = declare(service(backends=[backend(f"10.0.0.{number}") for number in range(1, 17)]))
+    tables = converged(desired)
+    assert sorted(tables.backends) == list(range(1, 17))
+    smaller = declare(service(backends=[backend(f"10.0.0.{number}") for number in range(2, 17)]))
+    left = converged(smaller, tables)
+    placed = wanted.place(desired, left, ())
+    assert sorted(placed[0].backends) == list(range(1, 17))
+
+
+def test_an_exchange_that_does_not_fit_says_how_to_do_it() -> None:
+    tables = converged(
+        declare(service(backends=[backend(f"10.0.0.{number}") for number in range(1, 17)]))
+    )
+    with pytest.raises(
+        Failure, match=r"no room for the new beside the old.*xdp_lb_max_backends of the role"
+    ):
+        wanted.place(declare(service(backends=[backend("10.0.1.1")])), tables, ())
+
+
+@pytest.mark.parametrize(
+    ("services", "message"),
+    [
+        ([service(name=f"s{port}", port=str(port)) for port in range(1, 10)], r"9 services are declared, and the pinned maps hold 8; grow service_names, rings and service_counters by map_max_entries of bpf_prog \(xdp_lb_max_services"),
+        ([service(backends=[backend(f"10.0.0.{number}") for number in range(1, 18)])], r"17 backends are declared, and the pinned maps hold 16; grow backends, backend_counters and next_hops by map_max_entries of bpf_prog \(xdp_lb_max_backends"),
+    ],
+)  # fmt: skip
+def test_more_than_the_maps_hold_is_refused(services: list[dict[str, Any]], message: str) -> None:
+    with pytest.raises(Failure, match=message):
+        wanted.place(declare(*services), EMPTY, ())
+
+
+def test_more_addresses_than_the_maps_hold_are_refused() -> None:
+    few = Tables(limits={**LIMITS, "services4": 1})
+    with pytest.raises(
+        Failure,
+        match=r"2 IPv4 services and addresses are declared, and the pinned maps hold 1; grow services4",
+    ):
+        wanted.place(declare(service()), few, ())
+
+
+def test_a_service_may_move_to_another_port_and_keeps_its_id() -> None:
+    tables = converged(declare(service()))
+    (change,) = planned(declare(service(port="81")), tables)
+    assert change.before is not None
+    assert change.after is not None
+    assert change.before["serves"] == ["192.0.2.10:80/tcp dsr by flow"]
+    assert change.after["serves"] == ["192.0.2.10:81/tcp dsr by flow"]
+    after = write(tables, change.detail)
+    assert len(after.services) == 2
+    assert after.rings == tables.rings
+
+
+def test_two_services_may_exchange_their_ports() -> None:
+    tables = converged(declare(service(), service(name="other", port="81")))
+    exchanged = declare(service(port="81"), service(name="other"))
+    after = converged(exchanged, tables)
+    assert planned(exchanged, after) == []
+    assert len(after.services) == 3
+
+
+def test_the_address_goes_with_its_last_service() -> None:
+    tables = converged(declare(service(), service(name="other", port="81")))
+    one = converged(declare(service()), tables)
+    assert len(one.services) == 2
+    assert converged(declare(), one).services == {}
+
+
+def test_what_was_changed_behind_our_back_is_repaired() -> None:
+    desired = declare(service(), service(name="other", port="81"))
+    good = converged(desired)
+    entry = next(iter(good.services))
+    record = dataclasses.replace(good.backends[1], weight=9)
+    wrong = [
+        dataclasses.replace(good, services={}),
+        dataclasses.replace(good, services={**good.services, entry: bytes(8)}),
+        dataclasses.replace(good, services={**good.services, b"\1" * 8: bytes(8)}),
+        dataclasses.replace(good, backends={}),
+        dataclasses.replace(good, backends={**good.backends, 1: record}),
+        dataclasses.replace(good, backends={**good.backends, 9: good.backends[1]}),
+        dataclasses.replace(
+            good, backends={**good.backends, 9: dataclasses.replace(record, service=7)}
+        ),
+        dataclasses.replace(good, names={**good.names, 1: "mine"}),
+        dataclasses.replace(good, names={**good.names, 5: "web"}),
+        dataclasses.replace(good, rings={}),
+        dataclasses.replace(good, rings={**good.rings, 1: Ring(slots(2), slots(), 7).pack()}),
+        dataclasses.replace(good, rings={**good.rings, 7: good.rings[1]}),
+        dataclasses.replace(good, settings=dataclasses.replace(good.settings, nat_port_last=1025)),
+        dataclasses.replace(good, settings=Settings()),
+    ]
+    for tables in wrong:
+        assert planned(desired, tables) != []
+        after = converged(desired, tables)
+        assert planned(desired, after) == []
+        assert sorted(after.names.values()) == ["other", "web"]
+        assert len(after.backends) == 2
+        assert len(after.rings) == 2
+        assert len(after.services) == 3
+
+
+def test_health_is_kept_where_it_is_checked() -> None:
+    checked = service(health_check={"type": "tcp"}, backends=[backend(), backend("10.0.0.12")])
+    tables = converged(declare(checked))
+    down = dataclasses.replace(tables.backends[2], health=members.DOWN)
+    tables = converged(
+        declare(checked), dataclasses.replace(tables, backends={**tables.backends, 2: down})
+    )
+    assert tables.backends[2].health == members.DOWN
+    assert set(targets.rings(tables)[1].backends) == {1}
+    (change,) = planned(declare({**checked, "health_check": None}), tables)
+    assert change.detail.backends[2].health == 0
+
+
+def test_most_backends_down_keeps_all_in_the_ring() -> None:
+    checked = service(
+        health_check={"type": "tcp"}, backends=[backend(f"10.0.0.{number}") for number in (1, 2, 3)]
+    )
+    tables = converged(declare(checked))
+    down = {
+        number: dataclasses.replace(tables.backends[number], health=members.DOWN)
+        for number in (1, 2)
+    }
+    records = {**tables.backends, **down}
+    assert members.keeps_all(records)
+    assert [member.id for member in members.members(records)] == [1, 2, 3]
+
+
+def test_no_active_backend_is_warned_of() -> None:
+    changes = planned(declare(service(backends=[backend(state="draining")])), EMPTY)
+    assert "no backend is active, so new connections are dropped" in changes[-1].warning
+
+
+def test_absent_removes_everything() -> None:
+    tables = converged(declare(service(), service(name="other", port="81")))
+    absent = declare(state="absent")
+    changes = planned(absent, tables, {1: 3})
+    assert [str(change) for change in changes] == [
+        "clear settings",
+        "remove service other",
+        "remove service web",
+    ]
+    assert changes[2].warning == "service web: its 3 connections break"
+    after = write(tables, merge(change.detail for change in changes))
+    assert after == Tables(settings=Settings(), limits=LIMITS)
+    assert planned(absent, after) == []
+
+
+def test_another_source_is_warned_of_where_it_breaks_connections() -> None:
+    nat = service(forwarding="nat")
+    tables = converged(declare(nat))
+    (change,) = planned(declare(nat, sources={"ipv4": "10.0.0.2"}), tables)
+    assert str(change) == "set settings"
+    assert "connections of nat services break" in change.warning
+
+
+def test_a_host_without_a_balancer_gets_a_prediction() -> None:
+    changes = plan.fresh(declare(service()), "not pinned yet")
+    assert [str(change) for change in changes] == ["add service web"]
+    assert changes[0].warning == "not pinned yet"
+    assert changes[0].detail is None
+
+
+def way(refusal: str = "", gateway: str = "", mtu: int = 1500, silent: str = "") -> Neighbour:
+    hop = ipaddress.ip_address(gateway) if gateway else None
+    route = Route(refusal, "eth1", 2, hop, mtu)
+    return Neighbour(refusal or silent, route, hop or ipaddress.ip_address("10.0.0.11"))
+
+
+def reached(declared: dict[str, Any], found: Neighbour) -> list[str]:
+    (each,) = declare(declared).services
+    return reach.check(each, each.backends, {backend.address: found for backend in each.backends})
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "message"),
+    [
+        (service(), way("there is no route to it"), r"backend 10\.0\.0\.11 cannot be reached: there is no route to it; add a route"),
+        (service(), way(gateway="10.9.9.9"), r"is behind the gateway 10\.9\.9\.9 \(eth1\), and dsr reaches only.*use forwarding: ipip"),
+        (service(forwarding="ipip"), way(mtu=595), r"the MTU of eth1, 595, is too small for ipip: it leaves 575 bytes.*IPv4 needs 576; raise it to 596"),
+        (service(forwarding="ipip", vip="2001:db8::1", backends=[backend("fd00::11")]), way(mtu=1300), r"leaves 1260 bytes.*IPv6 needs 1280; raise it to 1320"),
+        (service(forwarding="ipip", backends=[backend("fd00::11")]), way(mtu=600), r"leaves 560 bytes.*needs 576"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_reached_is_refused(
+    declared: dict[str, Any], found: Neighbour, message: str
+) -> None:
+    with pytest.raises(Failure, match=message):
+        reached(declared, found)
+
+
+def test_what_may_not_be_reached_is_warned_of() -> None:
+    assert reached(service(), way()) == []
+    assert reached(service(forwarding="nat"), way(gateway="10.9.9.9")) == []
+    assert reached(service(forwarding="ipip"), way(gateway="10.9.9.9", mtu=1520)) == []
+    (narrow,) = reached(service(forwarding="ipip"), way())
+    assert "packets of more than 1480 bytes" in narrow
+    assert "an MTU of 1520 on eth1 avoids that" in narrow
+    (silent,) = reached(service(), way(silent="it does not answer ARP on eth1"))
+    assert "are dropped until the next hop answers: it does not answer ARP" in silent
+
+
+def test_only_backends_that_get_packets_anew_are_looked_up() -> None:
+    both = [backend(), backend("10.0.0.12", state="disabled")]
+    tables = converged(declare(service(backends=both)))
+
+    def asked(*backends: dict[str, Any], **options: Any) -> list[str]:
+        (placed,) = wanted.place(declare(service(backends=list(backends), **options)), tables, ())
+        return [str(each.address) for each in plan.new_backends(placed, tables)]
+
+    assert asked(*both) == []
+    assert asked(both[0], backend("10.0.0.12")) == ["10.0.0.12"]
+    assert asked(both[0], backend("10.0.0.13")) == ["10.0.0.13"]
+    assert asked(both[0], forwarding="ipip") == ["10.0.0.11"]

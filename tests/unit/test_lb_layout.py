@@ -169,6 +169,7 @@ def test_sizes_of_the_maps() -> None:
     structs = {
         "services4": ("service4", "service"),
         "services6": ("service6", "service"),
+        "service_filter": (None, "service_filter"),
         "service_names": (None, "service_name"),
         "backends": (None, "backend"),
         "settings": (None, "settings"),
@@ -222,6 +223,9 @@ def test_names_of_the_numbers() -> None:
         "SETTINGS_ANY_PORT",
         "SETTINGS_NAT4",
         "SETTINGS_NAT6",
+        "SETTINGS_FILTER",
+        "FILTER_FACTOR",
+        "FILTER_BITS",
     ):
         claims.append(f"{name} == {getattr(layout, name)}")
     compiles(*claims)
@@ -242,6 +246,21 @@ def test_names_of_services() -> None:
     assert len(layout.pack_service_name("x" * 63)) == 64
     with pytest.raises(ValueError, match="longer than 63 bytes"):
         layout.pack_service_name("ä" * 32)
+
+
+def test_the_filter_has_a_bit_for_each_service() -> None:
+    factor, size = layout.FILTER_FACTOR, 2**64
+    keys = [layout.ServiceKey(V4, 80, 6).pack(), layout.ServiceKey(V6, 80, 6).pack()]
+    word = int.from_bytes(keys[0], sys.byteorder)
+    assert layout.filter_bit(keys[0]) == word * factor % size >> 48
+    a, b, c = (int.from_bytes(keys[1][at : at + 8], sys.byteorder) for at in (0, 8, 16))
+    assert layout.filter_bit(keys[1]) == ((a * factor + b) * factor + c) * factor % size >> 48
+    packed = layout.pack_filter(keys)
+    assert len(packed) == layout.FILTER_BITS // 8
+    words = [int.from_bytes(packed[at : at + 8], sys.byteorder) for at in range(0, 8192, 8)]
+    found = {64 * at + bit for at, each in enumerate(words) for bit in range(64) if each >> bit & 1}
+    assert found == {layout.filter_bit(key) for key in keys}
+    assert layout.pack_filter([]) == bytes(8192)
 
 
 def test_counters_of_all_cpus_are_added() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Union
 
@@ -34,7 +35,7 @@ HEALTH = ("unknown", "up", "down")
 # enum flow_state
 FLOW_OPENING, FLOW_OPEN, FLOW_CLIENT_FIN, FLOW_BACKEND_FIN, FLOW_RESET = 0, 1, 2, 4, 8
 # enum settings_flag
-SETTINGS_ANY_PORT, SETTINGS_NAT4, SETTINGS_NAT6 = 1, 2, 4
+SETTINGS_ANY_PORT, SETTINGS_NAT4, SETTINGS_NAT6, SETTINGS_FILTER = 1, 2, 4, 8
 # enum reason
 REASONS = (
     "pass_foreign",
@@ -74,10 +75,18 @@ _BACKEND_COUNTERS = struct.Struct("=QQQ")
 _SERVICE_COUNTERS = struct.Struct("=QQQ")
 _REASON_BYTES = 8
 
+FILTER_FACTOR = 0x9E3779B97F4A7C15
+FILTER_BITS = 65536
+_FILTER_BYTES = FILTER_BITS // 8  # struct service_filter
+_WORDS4 = struct.Struct("=Q")  # struct service4
+_WORDS6 = struct.Struct("=QQI")  # struct service6
+_MASK64 = 2**64 - 1
+
 # Every pinned map: type, key and value size. How many entries it has is a site's to choose.
 MAPS: dict[str, tuple[str, int, int]] = {
     "services4": ("hash", _SERVICE4.size, _SERVICE.size),
     "services6": ("hash", _SERVICE6.size, _SERVICE.size),
+    "service_filter": ("array", KEY.size, _FILTER_BYTES),
     "service_names": ("array", KEY.size, _SERVICE_NAME.size),
     "backends": ("array", KEY.size, _BACKEND.size),
     "rings": ("array_of_maps", KEY.size, KEY.size),
@@ -183,6 +192,24 @@ class ServiceKey:
             return cls(ipaddress.IPv4Address(address), port_of(port), protocol)
         address, port, protocol = _SERVICE6.unpack(raw)
         return cls(ipaddress.IPv6Address(address), port_of(port), protocol)
+
+
+def filter_bit(raw: bytes) -> int:
+    """The number of a service key's bit in ``struct service_filter``."""
+    words = _WORDS4 if len(raw) == _WORDS4.size else _WORDS6
+    product = 0
+    for word in words.unpack(raw):
+        product = (product + word) * FILTER_FACTOR & _MASK64
+    return product >> 48
+
+
+def pack_filter(keys: Iterable[bytes]) -> bytes:
+    """``struct service_filter`` with the bits of these service keys set and no other."""
+    bits = [0] * (FILTER_BITS // 64)
+    for raw in keys:
+        number = filter_bit(raw)
+        bits[number // 64] |= 1 << number % 64
+    return struct.pack(f"={len(bits)}Q", *bits)
 
 
 @dataclass(frozen=True)

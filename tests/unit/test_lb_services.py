@@ -107,6 +107,7 @@ def write(tables: Tables, writes: Writes) -> Tables:
         over(tables.backends, writes.backends),
         over(tables.rings, rings),
         writes.settings or tables.settings,
+        layout.pack_filter(over(tables.services, writes.entries)),
         tables.limits,
     )
 
@@ -219,7 +220,7 @@ def test_a_converged_balancer_needs_nothing_in_any_order() -> None:
     web["backends"].reverse()
     assert planned(declare(dns, web), tables) == []
     assert tables.settings.layout == layout.LAYOUT
-    assert tables.settings.flags == layout.SETTINGS_NAT4
+    assert tables.settings.flags == layout.SETTINGS_NAT4 | layout.SETTINGS_FILTER
 
 
 def test_entries_hold_each_service_and_each_address_once() -> None:
@@ -241,7 +242,7 @@ def test_entries_hold_each_service_and_each_address_once() -> None:
         ("2001:db8::1", 0, 6),
         ("2001:db8::1", 0, 58),
     ]  # fmt: skip
-    assert tables.settings.flags == layout.SETTINGS_ANY_PORT
+    assert tables.settings.flags == layout.SETTINGS_ANY_PORT | layout.SETTINGS_FILTER
 
 
 def test_a_drained_backend_shows_its_weight_its_slots_and_its_connections() -> None:
@@ -366,6 +367,7 @@ def test_what_was_changed_behind_our_back_is_repaired() -> None:
         dataclasses.replace(good, rings={**good.rings, 7: good.rings[1]}),
         dataclasses.replace(good, settings=dataclasses.replace(good.settings, nat_port_last=1025)),
         dataclasses.replace(good, settings=Settings()),
+        dataclasses.replace(good, filter=bytes(8192)),
     ]
     for tables in wrong:
         assert planned(desired, tables) != []

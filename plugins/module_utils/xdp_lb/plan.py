@@ -62,6 +62,7 @@ def changes(desired: Desired, facts: Facts) -> list[Change]:
     index = _index(facts)
     return [
         *_plan_settings(desired, facts),
+        *_plan_filter(facts),
         *_plan_services(facts, index),
         *_plan_removals(facts, index),
         *_plan_leftovers(facts, index),
@@ -106,6 +107,13 @@ def _plan_settings(desired: Desired, facts: Facts) -> Iterator[Change]:
         )
     action = "set" if after else "clear"
     yield Change(action, "settings", before, after, warning, Writes(settings=then))
+
+
+def _plan_filter(facts: Facts) -> Iterator[Change]:
+    """The filter follows from the services that are there; ``writes.write`` keeps it so."""
+    if facts.tables.filter != layout.pack_filter(facts.tables.services):
+        before, after = {"fits the services": False}, {"fits the services": True}
+        yield Change("rebuild", "service filter", before, after, "", Writes())
 
 
 def _plan_services(facts: Facts, index: Index) -> Iterator[Change]:

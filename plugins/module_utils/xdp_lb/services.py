@@ -158,11 +158,7 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
             f"pin_dir: {desired.pin_dir} and pin_maps: {tables.maps_dir(desired.pin_dir)})"
         )
     with _opened(desired) as found:
-        write(
-            found,
-            merge(change.detail for change in changes),
-            tables.read(found, rings=False).settings,
-        )
+        write(found, merge(change.detail for change in changes), tables.read(found, rings=False))
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:

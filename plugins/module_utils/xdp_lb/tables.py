@@ -22,7 +22,7 @@ from . import layout
 from .layout import Backend, Settings
 
 SERVICE_MAPS = ("services4", "services6")
-TABLES = (*SERVICE_MAPS, "service_names", "backends", "rings", "settings")
+TABLES = (*SERVICE_MAPS, "service_filter", "service_names", "backends", "rings", "settings")
 COUNTERS = ("service_counters", "backend_counters")
 
 RING_NAME = "ring"  # what the kernel calls each ring's map
@@ -48,6 +48,7 @@ class Tables:
     backends: Mapping[int, Backend] = field(default_factory=dict)
     rings: Mapping[int, bytes] = field(default_factory=dict)
     settings: Settings = field(default_factory=Settings)
+    filter: bytes = layout.pack_filter(())
     limits: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -97,6 +98,7 @@ def read(found: Mapping[str, Map], rings: bool = True) -> Tables:
         {number: each for number, each in backends.items() if each.address is not None},
         dict(_rings(found["rings"])) if rings else {},
         settings,
+        _entry(found["service_filter"], 0),
         {name: found[name].info.max_entries for name in found},
     )
 
@@ -158,6 +160,11 @@ def remove_service(found: Mapping[str, Map], key: bytes) -> None:
 def _service_map(found: Mapping[str, Map], key: bytes) -> Map:
     (table,) = (found[name] for name in SERVICE_MAPS if found[name].info.key_size == len(key))
     return table
+
+
+def put_filter(found: Mapping[str, Map], keys: Iterable[bytes]) -> None:
+    """Let the data plane look for services with these keys and no others."""
+    maps.update(found["service_filter"].fd, layout.key(0), layout.pack_filter(keys))
 
 
 def put_name(found: Mapping[str, Map], number: int, name: str) -> None:

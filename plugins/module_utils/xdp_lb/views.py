@@ -21,6 +21,7 @@ _FEATURES = {
     layout.SETTINGS_ANY_PORT: "any_port",
     layout.SETTINGS_NAT4: "nat_ipv4",
     layout.SETTINGS_NAT6: "nat_ipv6",
+    layout.SETTINGS_FILTER: "filter",
 }
 
 

@@ -188,7 +188,7 @@ def settings(desired: Desired, now: Settings) -> Settings:
     """What holds for the whole balancer; when a ring last changed is a fact, not declared."""
     if desired.state == "absent":
         return Settings()
-    flags = 0
+    flags = layout.SETTINGS_FILTER
     for service in desired.services:
         if service.port == ANY_PORT:
             flags |= layout.SETTINGS_ANY_PORT

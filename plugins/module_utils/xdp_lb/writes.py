@@ -17,7 +17,7 @@ from . import connections, tables
 from .layout import Backend, Settings
 from .members import DISABLED
 from .moves import Ring
-from .tables import Map
+from .tables import Map, Tables
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,20 @@ def merge(parts: Iterable[Writes]) -> Writes:
     return Writes(names, backends, rings, entries, tuple(services), tuple(servers), settings)
 
 
-def write(found: Mapping[str, Map], writes: Writes, now: Settings) -> None:
-    """Carry the writes out; ``now`` are the settings before."""
-    settled = writes.settings or now
-    wide = _transition(now, settled)
-    if wide != now:
+def write(found: Mapping[str, Map], writes: Writes, now: Tables) -> None:
+    """Carry the writes out; ``now`` are the tables before, which may leave the rings out.
+
+    The filter of services follows from their keys, so that it is never said what it is to be.
+    """
+    settled = writes.settings or now.settings
+    wide = _transition(now.settings, settled)
+    then = {**now.services, **writes.entries}
+    tables.put_filter(found, then)
+    if wide != now.settings:
         tables.put_settings(found, wide)
     _bring(found, writes)
     _take(found, writes)
+    tables.put_filter(found, [key for key, value in then.items() if value is not None])
     if settled != wide:
         tables.put_settings(found, settled)
 

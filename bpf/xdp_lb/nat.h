@@ -40,7 +40,7 @@ static __always_inline struct next_hop *way_hop(struct xdp_md *ctx,
 
 /*
  * The next hop of a flow that is under way. NULL if there is more to do: for a
- * new one, and once a second.
+ * new one, for one that seemed to be reset, and once a second.
  */
 static __always_inline const struct next_hop *
 follow(struct xdp_md *ctx, const struct packet *packet, struct way *way)
@@ -51,7 +51,8 @@ follow(struct xdp_md *ctx, const struct packet *packet, struct way *way)
 	if (packet->tcp_flags & TCP_CHANGES)
 		return NULL;
 	entry = bpf_map_lookup_elem(&nat_flows, &way->flow);
-	if (!entry || !set_backend(way, entry->backend, packet))
+	if (!entry || entry->state & FLOW_RESET ||
+	    !set_backend(way, entry->backend, packet))
 		return NULL;
 	way->reply.nat_port = entry->nat_port;
 	hop = way_hop(ctx, way);

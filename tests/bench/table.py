@@ -19,7 +19,8 @@ class Target:
 class Row:
     """One kind of work, measured in each variant as often as in the others.
 
-    figures: variant → one value a run, in `unit`. cpu: the same, CPU per unit of work.
+    figures: variant → one value a run, in `unit`; the first variant is what the others are compared
+    with. cpu: the same, CPU per unit of work, where that is known.
     """
 
     name: str
@@ -31,8 +32,8 @@ class Row:
 
 
 def gains(row: Row, variant: str) -> list[float]:
-    """How many times better than plain each run of `variant` was, pair by pair."""
-    pairs = zip(row.figures["plain"], row.figures[variant])
+    """How many times better than the first variant each run of `variant` was, pair by pair."""
+    pairs = zip(next(iter(row.figures.values())), row.figures[variant])
     return [p / v if row.less_is_better else v / p for p, v in pairs]
 
 
@@ -62,15 +63,16 @@ def spread(values: list[float]) -> str:
 def lines(row: Row) -> list[str]:
     """The row's part of the table, one line a variant."""
     text = []
+    first = next(iter(row.figures))
     for variant, values in row.figures.items():
-        line = f"{row.name if variant == 'plain' else '':34}{row.unit:8}{variant:7}{spread(values)}"
-        if variant != "plain":
+        name = row.name if variant == first else ""
+        line = f"{name:34}{row.unit:8}{variant:9}{spread(values)}"
+        if variant != first:
             ratios = gains(row, variant)
-            cpu = statistics.median(
-                v / p for p, v in zip(row.cpu["plain"], row.cpu[variant]) if p > 0
-            )
             line += f"  x{statistics.median(ratios):5.2f} ({min(ratios):.2f} {max(ratios):.2f})"
-            line += f"  cpu x{cpu:4.2f}"
+        if variant != first and row.cpu:
+            costs = zip(row.cpu[first], row.cpu[variant])
+            line += f"  cpu x{statistics.median(v / p for p, v in costs if p > 0):4.2f}"
         if variant == "ours" and row.target is not None:
             verdict = "held" if held(row) else "MISSED"
             seeds = " (the seed's)" if bound(row) < row.target.at_least else ""
@@ -79,7 +81,7 @@ def lines(row: Row) -> list[str]:
     return text
 
 
-HEADER = f"{'work':34}{'unit':8}{'':7}{'min':>9}{'median':>9}{'max':>9}  gain against plain"
+HEADER = f"{'work':34}{'unit':8}{'':9}{'min':>9}{'median':>9}{'max':>9}  gain against the first"
 
 
 def verdict(rows: list[Row]) -> str:

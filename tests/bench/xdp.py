@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The XDP load balancer against floors and against other balancers: interleaved, medians, targets.
+
+    xdp.py [--rows SUBSTRING] [--rounds N] [--list]
+
+Exits 1 when a target is missed, 2 when something needed is not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import environment
+import table
+from table import Row, Target
+
+HERE = Path(__file__).resolve().parent
+HASH = HERE.parents[1] / "bpf/xdp_lb"
+sys.path.insert(0, str(HERE.parent / "balancer"))
+
+import balancer  # noqa: E402
+import topology  # noqa: E402
+import xdp_micro  # noqa: E402
+
+VIPS = {
+    ("nat", 4): "192.0.2.10",
+    ("dsr", 4): "192.0.2.20",
+    ("ipip", 4): "192.0.2.30",
+    ("nat", 6): "2001:db8:1::10",
+    ("dsr", 6): "2001:db8:1::20",
+    ("ipip", 6): "2001:db8:1::30",
+}
+STATELESS = Target(1 / 1.6, "floor/ours")
+TRANSLATED = Target(1 / 3, "floor/ours")
+FOREIGN = Target(1 / 2, "floor/ours")
+FLAT = Target(1 / 1.25, "1 flow/many")
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A row before it is measured: what prepares it, and what each variant's figure is."""
+
+    name: str
+    target: Target | None
+    variants: dict[str, Measure]
+
+
+def declared(network: topology.Topology) -> list[balancer.Service]:
+    """One service for each way of forwarding and family, all on the same backends."""
+    return [
+        balancer.service(
+            f"{forwarding}{family}",
+            vip,
+            forwarding,
+            [{"address": node.address(family)} for node in network.backends],
+        )
+        for (forwarding, family), vip in VIPS.items()
+    ]
+
+
+def micro(
+    bench: xdp_micro.Harness, at: balancer.Balancer, network: topology.Topology
+) -> list[Work]:
+    """Nanoseconds a packet, each kind of forwarding against the least that could be done."""
+    works = []
+    client = xdp_micro.Flow(1, 4000)
+
+    def ours(forwarding: str, family: int, count: int, program: str) -> Measure:
+        def measure() -> float:
+            vip, node = VIPS[forwarding, family], at.node
+            who = xdp_micro.flows(count)
+            packet = xdp_micro.tcp(at, client.address(family), vip, client.port)
+            bench.stage(packet, family, who)
+            links = [aimed_link(backend, node) for backend in network.backends]
+            backends = [backend.address(family) for backend in network.backends]
+            bench.aim(vip, node.address(family), backends, links)
+            if forwarding == "nat" and program == "ours":
+                xdp_micro.establish(bench, at, vip, node.address(family), who)
+            return bench.ns(program, packet)
+
+        return measure
+
+    for (forwarding, family), floor in xdp_micro.FLOORS.items():
+        target = TRANSLATED if forwarding == "nat" else STATELESS
+        for count, label in ((1, "1 flow"), (xdp_micro.MANY, "64k flows")):
+            variants = {
+                "floor": ours(forwarding, family, count, floor),
+                "ours": ours(forwarding, family, count, "ours"),
+            }
+            held = target if count > 1 else None
+            works.append(Work(f"{forwarding} IPv{family}, {label}", held, variants))
+        if forwarding != "nat" and family == 4:
+            for count, label in ((xdp_micro.MANY, "64k"), (xdp_micro.MOST, "1M")):
+                variants = {
+                    "1 flow": ours(forwarding, family, 1, "ours"),
+                    "ours": ours(forwarding, family, count, "ours"),
+                }
+                works.append(Work(f"{forwarding} IPv{family}, 1 and {label} flows", FLAT, variants))
+    for name, packet in xdp_micro.foreign(at).items():
+        variants = {
+            "floor": lambda packet=packet: bench.bare_ns("floor_pass", packet),
+            "ours": lambda packet=packet: bench.bare_ns("ours", packet),
+        }
+        works.append(Work(f"foreign, {name}", FOREIGN, variants))
+    return works
+
+
+def aimed_link(backend: topology.Node, node: topology.Node) -> bytes:
+    """Destination and source of frames to the backend."""
+    return bytes.fromhex((backend.mac + node.mac).replace(":", ""))
+
+
+def measured(work: Work, rounds: int) -> Row:
+    """The work's row: so many figures of each variant, in turn, the first one changing."""
+    figures: dict[str, list[float]] = {name: [] for name in work.variants}
+    for turn in range(rounds):
+        order = list(work.variants.items())
+        for name, measure in order if turn % 2 == 0 else reversed(order):
+            figures[name].append(measure())
+    return Row(work.name, "ns", True, figures, {}, work.target)
+
+
+def arguments() -> argparse.Namespace:
+    """What to measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    parser.add_argument("--rounds", type=int, default=5, help="figures of each variant")
+    parser.add_argument("--list", action="store_true", help="only say which rows there are")
+    return parser.parse_args()
+
+
+def compiled(where: Path) -> Path:
+    """The floors, built."""
+    built = where / "xdp_floor.bpf.o"
+    include = f"/usr/include/{environment.call('cc', '-print-multiarch').strip()}"
+    flags = ["-g", "-O2", "-target", "bpf", "-mcpu=v2", f"-I{HASH}", "-idirafter", include]
+    environment.call("clang", *flags, "-c", str(HERE / "xdp_floor.bpf.c"), "-o", str(built))
+    return built
+
+
+def main() -> int:
+    """Set everything up, measure, print, take everything down."""
+    options = arguments()
+    environment.become_private()
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    environment.call("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        scratch = stack.enter_context(environment.scratch())
+        network = stack.enter_context(topology.network(balancers=2))
+        at = stack.enter_context(balancer.running(network.balancers[0]))
+        # bpf_fib_lookup has no answer where the interface does not forward; the role sees to that.
+        at.node.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        at.declare(declared(network))
+        bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
+        stack.enter_context(topology.entered(at.node.netns))
+        began = time.monotonic()
+        print(table.HEADER, flush=True)
+        for work in micro(bench, at, network):
+            if options.rows not in work.name:
+                continue
+            if options.list:
+                print(work.name)
+                continue
+            rows.append(measured(work, options.rounds))
+            print("\n".join(table.lines(rows[-1])), flush=True)
+        print(f"{time.monotonic() - began:.0f} s")
+    print(table.verdict(rows))
+    return 0 if all(table.held(row) for row in rows) else 1
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (RuntimeError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)

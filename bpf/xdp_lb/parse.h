@@ -186,7 +186,7 @@ static __always_inline int parse_transport(struct cursor *cursor,
 static __always_inline int length_lies(const struct cursor *cursor,
 				       __u32 length)
 {
-	return cursor->data + cursor->offset + length > cursor->end;
+	return length + cursor->offset > cursor->end - cursor->data;
 }
 
 static __always_inline int parse_ipv4(struct cursor *cursor,

@@ -37,11 +37,12 @@ static __always_inline __u32 choose_backend(struct packet *packet,
 	return moved_backend(packet, service, slot, ring->moved, settings);
 }
 
-static __always_inline int forward(struct xdp_md *ctx, struct packet *packet,
-				   const struct service *service,
-				   const struct settings *settings)
+/* id: of the backend */
+static __always_inline int forward_to(struct xdp_md *ctx,
+				      const struct packet *packet,
+				      const struct service *service, __u32 id,
+				      const struct settings *settings)
 {
-	__u32 id = choose_backend(packet, service, settings);
 	const struct backend *backend = usable_backend(id, service->id);
 	int is_ipip = service->forwarding == FORWARD_IPIP;
 	const struct next_hop *hop;
@@ -67,6 +68,15 @@ static __always_inline int forward(struct xdp_md *ctx, struct packet *packet,
 		return drop(service->id, DROP_NO_ROOM);
 	count_forwarded(id, packet);
 	return transmit(ctx, hop);
+}
+
+static __always_inline int forward(struct xdp_md *ctx, struct packet *packet,
+				   const struct service *service,
+				   const struct settings *settings)
+{
+	__u32 id = choose_backend(packet, service, settings);
+
+	return forward_to(ctx, packet, service, id, settings);
 }
 
 #endif

@@ -70,6 +70,27 @@ static __always_inline int obstacle(const struct packet *packet,
 	return hop->error;
 }
 
+/* As the backend sees it. */
+static __always_inline void set_backend_ends(struct ends *ends,
+					     const struct way *way,
+					     const struct address *source)
+{
+	ends->source = source;
+	ends->source_port = way->reply.nat_port;
+	ends->destination = &way->reply.backend;
+	ends->destination_port = way->reply.backend_port;
+}
+
+/* As the client sees it. */
+static __always_inline void set_client_ends(struct ends *ends,
+					    const struct nat_origin *origin)
+{
+	ends->source = &origin->vip;
+	ends->source_port = origin->flow.service_port;
+	ends->destination = &origin->flow.client;
+	ends->destination_port = origin->flow.client_port;
+}
+
 static __always_inline int nat_to_backend(struct xdp_md *ctx,
 					  const struct packet *packet,
 					  const struct service *service,
@@ -93,10 +114,7 @@ static __always_inline int nat_to_backend(struct xdp_md *ctx,
 		return drop(service->id, reason);
 	if (packet->length > hop->mtu)
 		return too_big(ctx, packet, hop->mtu);
-	ends.source = nat_address(packet, settings);
-	ends.source_port = way.reply.nat_port;
-	ends.destination = &way.reply.backend;
-	ends.destination_port = way.reply.backend_port;
+	set_backend_ends(&ends, &way, nat_address(packet, settings));
 	translate(ctx, packet, &ends);
 	count_forwarded(way.backend, packet);
 	return transmit(ctx, hop);
@@ -138,10 +156,7 @@ static __always_inline int nat_to_client(struct xdp_md *ctx,
 		return too_big(ctx, packet, hop->mtu);
 	if (since(origin->seen, hop->seconds))
 		origin->seen = hop->seconds;
-	ends.source = &origin->vip;
-	ends.source_port = origin->flow.service_port;
-	ends.destination = &origin->flow.client;
-	ends.destination_port = origin->flow.client_port;
+	set_client_ends(&ends, origin);
 	translate(ctx, packet, &ends);
 	return transmit(ctx, hop);
 }

@@ -120,14 +120,16 @@ class Balancer:
     def load(self) -> engine.Outcome:
         """Load the object as the next release, over the one before, with its maps."""
         self.release += 1
-        options = {
-            **PROG_OPTIONS,
-            "object": str(OBJECT),
-            "pin": f"{self.node.name}/{PROGRAM}",
-            "program": PROGRAM,
-            "pin_maps": f"{self.node.name}/maps",
-            "release": str(self.release),
-        }
+        maps = {"pin_maps": f"{self.node.name}/maps", "release": str(self.release)}
+        return self._pinned(PROGRAM, OBJECT, **maps)
+
+    def load_maglev(self) -> engine.Outcome:
+        """The program that computes the rings, where the engine looks for it."""
+        return self._pinned("maglev", MAGLEV)
+
+    def _pinned(self, program: str, path: Path, **more: str) -> engine.Outcome:
+        pin = f"{self.node.name}/{program}"
+        options = {**PROG_OPTIONS, "object": str(path), "pin": pin, "program": program, **more}
         return engine.converge(prog, prog.desired(options), False, LOCK_SECONDS)
 
     def attach(self, state: str = "present", mode: str = "native") -> engine.Outcome:
@@ -191,6 +193,7 @@ def running(node: Node) -> Iterator[Balancer]:
     """A balancer that is loaded and attached but serves nothing; all of it is gone afterwards."""
     made = Balancer(node)
     try:
+        made.load_maglev()
         made.load()
         made.attach()
         yield made

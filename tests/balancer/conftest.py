@@ -37,11 +37,13 @@ def bpffs() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def built(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """All tests run on one copy of the object, whatever is rebuilt meanwhile."""
-    assert balancer.OBJECT.exists(), f"{balancer.OBJECT} is not built: make -C bpf"
-    copy = tmp_path_factory.mktemp("object") / "xdp_lb.bpf.o"
-    shutil.copy(balancer.OBJECT, copy)
-    balancer.OBJECT = copy
+    """All tests run on one copy of the objects, whatever is rebuilt meanwhile."""
+    directory = tmp_path_factory.mktemp("objects")
+    for path in (balancer.OBJECT, balancer.MAGLEV):
+        assert path.exists(), f"{path} is not built: make -C bpf"
+        shutil.copy(path, directory)
+    balancer.OBJECT = directory / balancer.OBJECT.name
+    balancer.MAGLEV = directory / balancer.MAGLEV.name
 
 
 @pytest.fixture(autouse=True)

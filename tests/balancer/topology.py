@@ -45,8 +45,12 @@ SYSCTLS = {
     "net.ipv6.conf.default.accept_dad": 0,
     "net.ipv6.conf.default.dad_transmits": 0,
     "net.ipv6.conf.default.accept_ra": 0,
+    "net.ipv6.conf.default.accept_redirects": 0,
     "net.ipv6.conf.default.router_solicitations": 0,
 }
+
+# Without it the kernel does not say where packets from elsewhere would go (bpf_fib_lookup).
+FORWARDS = {"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1}
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -265,8 +269,7 @@ def network(clients: int = 2, balancers: int = 2, backends: int = 4) -> Iterator
         router = enter(node("router", f"{LAN4}.1", f"{LAN6}:1", 1))
         router.sysctl(
             {
-                "net.ipv4.ip_forward": 1,
-                "net.ipv6.conf.all.forwarding": 1,
+                **FORWARDS,
                 "net.bridge.bridge-nf-call-iptables": 0,
                 "net.bridge.bridge-nf-call-ip6tables": 0,
                 "net.bridge.bridge-nf-call-arptables": 0,
@@ -335,6 +338,7 @@ def _client(router: Node, number: int) -> Iterator[Node]:
 def _balancer(router: Node, number: int) -> Iterator[Node]:
     last = 1 + number
     with node(f"balancer{number}", f"{LAN4}.{last}", f"{LAN6}:{last}", 0x20 + number) as made:
+        made.sysctl(dict(FORWARDS))
         bridge = f"link set {made.name} master br0"
         _plug(router, made, router.ipv4, router.ipv6, bridge)
         yield made

@@ -50,9 +50,8 @@ static __always_inline __u64 quote_offset(const struct packet *packet)
 }
 
 /* The quoted IP header, if size bytes of it are there. */
-static __always_inline void *quoted_header(struct xdp_md *ctx,
-					   const struct packet *packet,
-					   int size)
+static __always_inline void *
+quoted_header(struct xdp_md *ctx, const struct packet *packet, int size)
 {
 	void *header = (void *)(long)ctx->data + quote_offset(packet);
 

@@ -9,6 +9,7 @@ lo before, and sysctls that somebody else has changed since, are left alone.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import json
 import os
@@ -269,6 +270,8 @@ def _write(path: str, record: Record) -> None:
         if not record.vips and not record.sysctls:
             if os.path.exists(path):
                 os.unlink(path)
+            with contextlib.suppress(OSError):
+                os.rmdir(os.path.dirname(path))
             return
         os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
         content = {

@@ -85,8 +85,7 @@ def seeds(nat: Nat) -> list[bytes]:
     family = nat.family
     who = client(family)
     made: list[Packet] = []
-    for port in (80, SHOWN = 10  # wrong ones, in the message
-DSR, IPIP, SMALL, ACROSS):
+    for port in (80, DSR, IPIP, SMALL, ACROSS):
         for flags in ("S", "A", "PA", "FA", "R"):
             made.append(who.to("tcp", b"some data", port=port, flags=flags))
         made += [who.to("udp", b"question", port=port), who.to("udp", b"q", port=port, chksum=0)]

@@ -33,9 +33,9 @@ static __always_inline int send_error(struct xdp_md *ctx,
 }
 
 /* About a packet from nat to a backend: its client has to know. */
-static __noinline int error_to_client(struct xdp_md *ctx,
-				      const struct packet *packet,
-				      const struct packet *opposite)
+static __always_inline int error_to_client(struct xdp_md *ctx,
+					   const struct packet *packet,
+					   const struct packet *opposite)
 {
 	const struct next_hop *hop;
 	struct nat_origin *origin;
@@ -77,10 +77,10 @@ static __always_inline int known_way(const struct packet *packet,
 }
 
 /* About a packet from nat to a client: its backend has to know. */
-static __noinline int error_to_backend(struct xdp_md *ctx,
-				       const struct packet *packet,
-				       const struct packet *opposite,
-				       __u32 service)
+static __always_inline int error_to_backend(struct xdp_md *ctx,
+					    const struct packet *packet,
+					    const struct packet *opposite,
+					    __u32 service)
 {
 	const struct settings *settings = settings_now();
 	const struct next_hop *hop;
@@ -101,9 +101,10 @@ static __noinline int error_to_backend(struct xdp_md *ctx,
 }
 
 /* About a packet from a backend of dsr or ipip, in the service's name. */
-static __noinline int error_to_sender(struct xdp_md *ctx, struct packet *packet,
-				      struct packet *opposite,
-				      const struct service *service)
+static __always_inline int error_to_sender(struct xdp_md *ctx,
+					   struct packet *packet,
+					   struct packet *opposite,
+					   const struct service *service)
 {
 	const struct settings *settings = settings_now();
 	__u32 backend;
@@ -116,29 +117,46 @@ static __noinline int error_to_sender(struct xdp_md *ctx, struct packet *packet,
 	return forward_to(ctx, packet, service, backend, settings);
 }
 
-/* NOT_OURS if it is about nothing of ours; it is as it was then. */
-static __noinline int icmp_error(struct xdp_md *ctx, struct packet *packet,
-				 const struct settings *settings)
+/* The packet at work is an ICMP error. */
+__noinline int icmp_error_at_work(struct xdp_md *ctx)
 {
-	struct packet opposite = {};
+	const struct settings *settings = settings_now();
+	struct work *work = work_here();
 	const struct service *service;
+	struct packet *opposite;
 	int verdict;
 
-	if (!is_error(packet) || packet->length > LONGEST_ERROR ||
-	    read_quote(ctx, packet, &opposite) ||
-	    !same_address(&packet->destination, &opposite.destination))
+	if (!work || !settings)
 		return NOT_OURS;
-	if (is_for_nat(&opposite, settings)) {
-		verdict = error_to_client(ctx, packet, &opposite);
+	opposite = &work->opposite;
+	__builtin_memset(opposite, 0, sizeof(*opposite));
+	if (read_quote(ctx, &work->packet, opposite) ||
+	    !same_address(&work->packet.destination, &opposite->destination))
+		return NOT_OURS;
+	if (is_for_nat(opposite, settings)) {
+		verdict = error_to_client(ctx, &work->packet, opposite);
 		if (verdict != NOT_OURS)
 			return verdict;
 	}
-	service = find_service(&opposite, settings);
+	service = find_service(opposite, settings);
 	if (!service)
 		return NOT_OURS;
 	if (service->forwarding == FORWARD_NAT)
-		return error_to_backend(ctx, packet, &opposite, service->id);
-	return error_to_sender(ctx, packet, &opposite, service);
+		return error_to_backend(ctx, &work->packet, opposite,
+					service->id);
+	return error_to_sender(ctx, &work->packet, opposite, service);
+}
+
+/* NOT_OURS if it is about nothing of ours; it is as it was then. */
+static __always_inline int icmp_error(struct xdp_md *ctx,
+				      const struct packet *packet)
+{
+	struct work *work = work_here();
+
+	if (!work || !is_error(packet) || packet->length > LONGEST_ERROR)
+		return NOT_OURS;
+	work->packet = *packet;
+	return icmp_error_at_work(ctx);
 }
 
 #endif

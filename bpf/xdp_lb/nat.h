@@ -59,6 +59,25 @@ follow(struct xdp_md *ctx, const struct packet *packet, struct way *way)
 	return hop && !since(entry->seen, hop->seconds) ? hop : NULL;
 }
 
+/* The way of any other: 0, or the reason to drop its packet. */
+static __always_inline int find_way(struct xdp_md *ctx,
+				    const struct packet *packet,
+				    const struct service *service,
+				    struct way *way)
+{
+	struct work *work = work_here();
+	int reason;
+
+	if (!work)
+		return DROP_NO_ROOM;
+	work->packet = *packet;
+	work->service = *service;
+	work->way = *way;
+	reason = nat_find_way(ctx);
+	*way = work->way;
+	return reason;
+}
+
 /* Whether a translated packet can be sent: 0, or why not. */
 static __always_inline int obstacle(const struct packet *packet,
 				    const struct next_hop *hop)
@@ -128,6 +147,19 @@ static __always_inline void set_reply(struct way *way,
 	way->reply.nat_port = packet->destination_port;
 	way->reply.protocol = packet->protocol;
 	way->reply.family = packet->family;
+}
+
+static __always_inline struct nat_origin *
+find_origin(struct xdp_md *ctx, const struct packet *packet,
+	    const struct way *way)
+{
+	struct work *work = work_here();
+
+	if (!work)
+		return NULL;
+	work->packet = *packet;
+	work->way = *way;
+	return nat_find_origin(ctx) ? &work->origin : NULL;
 }
 
 static __always_inline int nat_to_client(struct xdp_md *ctx,

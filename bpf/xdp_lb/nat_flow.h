@@ -13,11 +13,12 @@
 #include "hash.h"
 #include "maps.h"
 #include "nat_table.h"
+#include "nat_work.h"
 #include "parse.h"
 #include "ring.h"
 
-/* Ports to look at before giving up: for free ones, then for scarce ones. */
-#define PORT_PROBES 8
+/* Ports to look at before giving up; half of them as if ports were scarce. */
+#define PORT_PROBES 128
 /* Flags of a packet that changes what a flow is. */
 #define TCP_CHANGES (TCP_SYN | TCP_FIN | TCP_RST)
 
@@ -53,30 +54,38 @@ set_backend(struct way *way, __u32 id, const struct packet *packet)
 	return backend;
 }
 
+/* Whether the flow at work has that port, now or already. */
+__noinline int nat_take_port(__u32 port, __u32 scarce)
+{
+	struct work *work = work_here();
+
+	if (!work)
+		return 0;
+	work->way.reply.nat_port = bpf_htons(port);
+	return take(&work->way.reply, &work->origin, scarce);
+}
+
 /*
- * A port for the flow, 1 if there is one. A client's address and port name the
- * first to look at, so that a repeated SYN finds its own.
+ * A port for the flow at work, 1 if there is one. The client's address and port
+ * name the first to look at, so that a repeated SYN finds its own, and how far
+ * to jump from there.
  */
-static __noinline int find_port(struct way *way,
-				const struct nat_origin *origin)
+static __always_inline int find_port(const struct work *work)
 {
 	const struct settings *settings = settings_now();
-	__u32 start, first, ports;
+	__u32 first, ports, hash, stride;
 
 	if (!settings || settings->nat_port_last < settings->nat_port_first)
 		return 0;
 	first = settings->nat_port_first;
 	ports = settings->nat_port_last - first + 1;
-	start = hash_address(&origin->flow.client, origin->flow.client_port,
-			     way->reply.family == AF_INET6);
-	for (__u32 i = 0; i < 2 * PORT_PROBES; i++) {
-		way->reply.nat_port =
-			bpf_htons(first + (start + i % PORT_PROBES) % ports);
-		if (hold(&way->reply, origin))
+	hash = hash_address(&work->way.flow.client, work->way.flow.client_port,
+			    work->way.reply.family == AF_INET6);
+	stride = ports > PORT_PROBES ? hash >> 16 | 1 : 1;
+	for (__u32 i = 0; i < PORT_PROBES; i++) {
+		if (nat_take_port(first + hash % ports, i >= PORT_PROBES / 2))
 			return 1;
-		if (vacate(&way->reply, i >= PORT_PROBES) &&
-		    hold(&way->reply, origin))
-			return 1;
+		hash += stride;
 	}
 	return 0;
 }
@@ -101,31 +110,31 @@ static __always_inline void count_udp_flow(const struct way *way)
 }
 
 /* A new flow, by the ring: 0, or the reason to drop its packet. */
-static __noinline int begin(const struct packet *packet,
-			    const struct service *service, struct way *way)
+static __always_inline int begin(struct work *work)
 {
-	const struct ring *ring = find_ring(service->id);
+	const struct packet *packet = &work->packet;
+	const struct ring *ring = find_ring(work->service.id);
 	const struct slot *slot;
-	struct nat_origin origin;
 	struct nat_entry entry = {};
 
 	if (!ring)
 		return DROP_NO_BACKEND;
-	slot = ring_slot(ring, slot_index(packet, service));
-	if (!slot || !set_backend(way, slot->backend, packet))
+	slot = ring_slot(ring, slot_index(packet, &work->service));
+	if (!slot || !set_backend(&work->way, slot->backend, packet))
 		return DROP_NO_BACKEND;
 	entry.seen = seconds_now();
-	set_origin(&origin, way, packet, entry.seen);
-	if (!find_port(way, &origin))
+	set_origin(&work->origin, &work->way, packet, entry.seen);
+	if (!find_port(work))
 		return DROP_NO_PORT;
-	entry.backend = way->backend;
-	entry.nat_port = way->reply.nat_port;
+	entry.backend = work->way.backend;
+	entry.nat_port = work->way.reply.nat_port;
 	entry.protocol = packet->protocol;
-	if (bpf_map_update_elem(&nat_opening, &way->flow, &entry, BPF_ANY)) {
-		forget(way);
+	if (bpf_map_update_elem(&nat_opening, &work->way.flow, &entry,
+				BPF_ANY)) {
+		forget(&work->way);
 		return DROP_NO_ROOM;
 	}
-	count_udp_flow(way);
+	count_udp_flow(&work->way);
 	return 0;
 }
 
@@ -185,32 +194,33 @@ static __always_inline int acknowledges(struct xdp_md *ctx,
  * The flow has an entry. Whether it has its port, too: its answers' entry may
  * have been evicted, and the port been given to another.
  */
-static __noinline int keeps_port(const struct packet *packet,
-				 const struct way *way, int confirmed)
+static __always_inline int keeps_port(struct work *work, int confirmed)
 {
+	const struct way *way = &work->way;
 	struct nat_origin *holder;
-	struct nat_origin origin;
 
 	if (confirmed) {
 		holder = bpf_map_lookup_elem(&nat_replies, &way->reply);
 		if (holder)
 			return same_flow(&holder->flow, &way->flow);
 	}
-	set_origin(&origin, way, packet, seconds_now());
-	if (!hold(&way->reply, &origin))
+	set_origin(&work->origin, way, &work->packet, seconds_now());
+	if (!hold(&way->reply, &work->origin))
 		return 0;
 	if (!confirmed)
 		return 1;
-	if (bpf_map_update_elem(&nat_replies, &way->reply, &origin, BPF_ANY))
+	if (bpf_map_update_elem(&nat_replies, &way->reply, &work->origin,
+				BPF_ANY))
 		return 0;
 	bpf_map_delete_elem(&nat_replies_opening, &way->reply);
 	return 1;
 }
 
 /* Along the flow's entry: 0, or the reason why that leads nowhere. */
-static __noinline int go_on(struct xdp_md *ctx, const struct packet *packet,
-			    struct way *way)
+static __always_inline int go_on(struct xdp_md *ctx, struct work *work)
 {
+	const struct packet *packet = &work->packet;
+	struct way *way = &work->way;
 	const struct backend *backend;
 	struct nat_entry *entry;
 	int confirmed = 1;
@@ -227,11 +237,14 @@ static __noinline int go_on(struct xdp_md *ctx, const struct packet *packet,
 	if (!entry)
 		return DROP_NO_CONNECTION;
 	backend = set_backend(way, entry->backend, packet);
-	if (!backend)
+	if (!backend) {
+		if (is_opener(packet))
+			forget_flow(way);
 		return DROP_NO_BACKEND;
+	}
 	way->reply.nat_port = entry->nat_port;
 	if (begins_again(packet, entry, backend) ||
-	    !keeps_port(packet, way, confirmed)) {
+	    !keeps_port(work, confirmed)) {
 		forget(way);
 		return DROP_NO_CONNECTION;
 	}
@@ -244,14 +257,16 @@ static __noinline int go_on(struct xdp_md *ctx, const struct packet *packet,
 	return 0;
 }
 
-/* A packet from a client: 0 and its way, or the reason to drop it. */
-static __noinline int find_way(struct xdp_md *ctx, const struct packet *packet,
-			       const struct service *service, struct way *way)
+/* The packet at work is a client's: 0 and its way, or the reason to drop it. */
+__noinline int nat_find_way(struct xdp_md *ctx)
 {
-	int reason = go_on(ctx, packet, way);
+	struct work *work = work_here();
+	int reason;
 
-	return reason && is_opener(packet) ? begin(packet, service, way)
-					   : reason;
+	if (!work)
+		return DROP_NO_ROOM;
+	reason = go_on(ctx, work);
+	return reason && is_opener(&work->packet) ? begin(work) : reason;
 }
 
 /* Note what the backend did. */
@@ -279,34 +294,50 @@ static __always_inline void note_answer(struct xdp_md *ctx,
 		entry->server_sequence = bpf_ntohl(tcp->seq) + 1;
 }
 
-/* A packet from a backend: whose answer it is, NULL if nobody's. */
-static __noinline struct nat_origin *
-find_origin(struct xdp_md *ctx, const struct packet *packet, struct way *way)
+/* Of an unconfirmed flow; it may become a confirmed one. */
+static __always_inline void
+answered(struct xdp_md *ctx, const struct packet *packet, const struct way *way)
 {
-	struct nat_origin *origin, *opening;
 	struct nat_entry *entry;
 
-	origin = bpf_map_lookup_elem(&nat_replies, &way->reply);
+	entry = bpf_map_lookup_elem(&nat_opening, &way->flow);
+	if (!entry)
+		return;
+	note_answer(ctx, packet, entry);
+	if (packet->protocol == IPPROTO_UDP)
+		confirm(way);
+}
+
+/* The packet at work is a backend's: 1 and whose answer it is, or nobody's. */
+__noinline int nat_find_origin(struct xdp_md *ctx)
+{
+	struct work *work = work_here();
+	struct nat_origin *origin;
+	struct nat_entry *entry;
+
+	if (!work)
+		return 0;
+	origin = bpf_map_lookup_elem(&nat_replies, &work->way.reply);
 	if (!origin) {
-		opening =
-			bpf_map_lookup_elem(&nat_replies_opening, &way->reply);
-		if (!opening)
-			return bpf_map_lookup_elem(&nat_replies, &way->reply);
-		way->flow = opening->flow;
-		opening->seen = seconds_now();
-		entry = bpf_map_lookup_elem(&nat_opening, &way->flow);
-		if (!entry)
-			return opening;
-		note_answer(ctx, packet, entry);
-		if (packet->protocol != IPPROTO_UDP || confirm(way))
-			return opening;
-		return bpf_map_lookup_elem(&nat_replies, &way->reply);
+		origin = bpf_map_lookup_elem(&nat_replies_opening,
+					     &work->way.reply);
+		if (origin) {
+			origin->seen = seconds_now();
+			work->origin = *origin;
+			work->way.flow = work->origin.flow;
+			answered(ctx, &work->packet, &work->way);
+			return 1;
+		}
+		/* another CPU may just have confirmed it */
+		origin = bpf_map_lookup_elem(&nat_replies, &work->way.reply);
 	}
-	way->flow = origin->flow;
-	entry = bpf_map_lookup_elem(&nat_flows, &way->flow);
+	if (!origin)
+		return 0;
+	work->origin = *origin;
+	entry = bpf_map_lookup_elem(&nat_flows, &work->origin.flow);
 	if (entry)
-		note_backend(entry, packet);
-	return origin;
+		note_backend(entry, &work->packet);
+	return 1;
 }
 
 #endif

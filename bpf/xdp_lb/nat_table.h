@@ -17,6 +17,7 @@
 
 #include "clock.h"
 #include "maps.h"
+#include "nat_work.h"
 #include "parse.h"
 #include "ring.h"
 
@@ -24,13 +25,6 @@
 #define LINGER 60
 /* And at least, when ports are scarce; more than the clock's unit. */
 #define LINGER_SCARCE 2
-
-/* A flow and what it becomes. */
-struct way {
-	struct flow flow;
-	struct nat_reply reply;
-	__u32 backend; /* id */
-};
 
 static __always_inline int same_flow(const struct flow *one,
 				     const struct flow *other)
@@ -92,9 +86,9 @@ static __always_inline __u32 patience(const struct nat_entry *entry, int scarce,
 }
 
 /* entry: of the port's holder, NULL if it has none */
-static __always_inline int is_over(const struct nat_entry *entry,
-				   const struct nat_origin *holder,
-				   const struct nat_reply *reply, int scarce)
+static __noinline int is_over(const struct nat_entry *entry,
+			      const struct nat_origin *holder,
+			      const struct nat_reply *reply, int scarce)
 {
 	const struct settings *settings = settings_now();
 	__u32 now = seconds_now();
@@ -109,7 +103,24 @@ static __always_inline int is_over(const struct nat_entry *entry,
 	return silence >= patience(entry, scarce, settings);
 }
 
-/* Make room at a port whose flow is over. 1: done */
+/* Whether the port can be had from whom it belongs to among the confirmed. */
+static __always_inline int is_open_over(const struct nat_origin *holder,
+					const struct nat_reply *reply,
+					int scarce)
+{
+	return is_over(bpf_map_lookup_elem(&nat_flows, &holder->flow), holder,
+		       reply, scarce);
+}
+
+static __always_inline int is_opening_over(const struct nat_origin *holder,
+					   const struct nat_reply *reply,
+					   int scarce)
+{
+	return is_over(bpf_map_lookup_elem(&nat_opening, &holder->flow), holder,
+		       reply, scarce);
+}
+
+/* Make room at a port whose flow is over. The flow's own entry goes first. */
 static __always_inline int vacate_locked(const struct nat_reply *reply,
 					 int scarce)
 {
@@ -119,20 +130,20 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 
 	holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
 	if (holder) {
+		if (!is_opening_over(holder, reply, scarce))
+			return 0;
 		flow = holder->flow;
 		entry = bpf_map_lookup_elem(&nat_opening, &flow);
-		if (!is_over(entry, holder, reply, scarce))
-			return 0;
 		if (entry && leads_to(entry, reply))
 			bpf_map_delete_elem(&nat_opening, &flow);
 		bpf_map_delete_elem(&nat_replies_opening, reply);
 	}
 	holder = bpf_map_lookup_elem(&nat_replies, reply);
 	if (holder) {
+		if (!is_open_over(holder, reply, scarce))
+			return 0;
 		flow = holder->flow;
 		entry = bpf_map_lookup_elem(&nat_flows, &flow);
-		if (!is_over(entry, holder, reply, scarce))
-			return 0;
 		if (entry && leads_to(entry, reply))
 			bpf_map_delete_elem(&nat_flows, &flow);
 		bpf_map_delete_elem(&nat_replies, reply);
@@ -140,7 +151,7 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 	return 1;
 }
 
-static __noinline int vacate(const struct nat_reply *reply, int scarce)
+static __always_inline int vacate(const struct nat_reply *reply, int scarce)
 {
 	__u8 locked = 1;
 	int done;
@@ -174,6 +185,32 @@ static __noinline int hold(const struct nat_reply *reply,
 	return 0;
 }
 
+/*
+ * The same, if need be from a flow that is over. Most ports that are not free
+ * are in use: a look at them comes first and locks nothing.
+ */
+static __always_inline int take(const struct nat_reply *reply,
+				const struct nat_origin *origin, int scarce)
+{
+	struct nat_origin *holder;
+
+	holder = bpf_map_lookup_elem(&nat_replies, reply);
+	if (holder) {
+		if (!same_flow(&holder->flow, &origin->flow) &&
+		    !is_open_over(holder, reply, scarce))
+			return 0;
+	} else {
+		holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
+		if (holder && !same_flow(&holder->flow, &origin->flow) &&
+		    !is_opening_over(holder, reply, scarce))
+			return 0;
+	}
+	if (holder && !same_flow(&holder->flow, &origin->flow) &&
+	    !vacate(reply, scarce))
+		return 0;
+	return hold(reply, origin);
+}
+
 /* Among the confirmed: 0, or it stays where it is. */
 static __noinline int confirm(const struct way *way)
 {
@@ -198,13 +235,18 @@ static __noinline int confirm(const struct way *way)
 	return 0;
 }
 
+static __always_inline void forget_flow(const struct way *way)
+{
+	bpf_map_delete_elem(&nat_flows, &way->flow);
+	bpf_map_delete_elem(&nat_opening, &way->flow);
+}
+
 /* The flow begins again, or has lost its port. */
 static __noinline int forget(const struct way *way)
 {
 	struct nat_origin *holder;
 
-	bpf_map_delete_elem(&nat_flows, &way->flow);
-	bpf_map_delete_elem(&nat_opening, &way->flow);
+	forget_flow(way);
 	holder = bpf_map_lookup_elem(&nat_replies, &way->reply);
 	if (holder && same_flow(&holder->flow, &way->flow))
 		bpf_map_delete_elem(&nat_replies, &way->reply);

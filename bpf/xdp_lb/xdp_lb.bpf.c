@@ -33,8 +33,7 @@ struct {
 	__uint(XDP_PASS, 1);
 } _xdp_lb SEC(".xdp_run_config");
 
-static __always_inline int control(struct xdp_md *ctx, struct packet *packet,
-				   const struct settings *settings)
+static __always_inline int control(struct xdp_md *ctx, struct packet *packet)
 {
 	int verdict;
 
@@ -42,7 +41,7 @@ static __always_inline int control(struct xdp_md *ctx, struct packet *packet,
 		return pass(PASS_FOREIGN);
 	if (is_echo_request(packet))
 		return echo_reply(ctx, packet);
-	verdict = icmp_error(ctx, packet, settings);
+	verdict = icmp_error(ctx, packet);
 	return verdict == NOT_OURS ? pass(PASS_ICMP) : verdict;
 }
 
@@ -61,7 +60,7 @@ int xdp_lb(struct xdp_md *ctx)
 		return pass(refine(reason, &packet, settings));
 	if (is_for_nat(&packet, settings)) {
 		verdict = is_icmp(&packet)
-				  ? icmp_error(ctx, &packet, settings)
+				  ? icmp_error(ctx, &packet)
 				  : nat_to_client(ctx, &packet, settings);
 		if (verdict != NOT_OURS)
 			return verdict;
@@ -71,7 +70,7 @@ int xdp_lb(struct xdp_md *ctx)
 		return pass(PASS_FOREIGN);
 	switch (service->forwarding) {
 	case FORWARD_NONE:
-		return control(ctx, &packet, settings);
+		return control(ctx, &packet);
 	case FORWARD_NAT:
 		return nat_to_backend(ctx, &packet, service, settings);
 	default:

@@ -17,8 +17,10 @@
 #include "parse.h"
 #include "ring.h"
 
-/* Ports to look at before giving up; half of them as if ports were scarce. */
-#define PORT_PROBES 128
+/* Ports to look at before giving up, the last of them as if they were scarce.
+ */
+#define PORT_PROBES   128
+#define SCARCE_PROBES 32
 /* Flags of a packet that changes what a flow is. */
 #define TCP_CHANGES (TCP_SYN | TCP_FIN | TCP_RST)
 
@@ -83,7 +85,8 @@ static __always_inline int find_port(const struct work *work)
 			    work->way.reply.family == AF_INET6);
 	stride = ports > PORT_PROBES ? hash >> 16 | 1 : 1;
 	for (__u32 i = 0; i < PORT_PROBES; i++) {
-		if (nat_take_port(first + hash % ports, i >= PORT_PROBES / 2))
+		if (nat_take_port(first + hash % ports,
+				  i >= PORT_PROBES - SCARCE_PROBES))
 			return 1;
 		hash += stride;
 	}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import balancer
 import pytest
@@ -19,13 +20,15 @@ from scenario import MODES, Scenario, scenario
 from servers import Server
 from topology import Node, Topology
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource import lock
+
 PATIENCE = 60  # seconds for one test
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 MS_REC_PRIVATE = 0x4000 | 0x40000  # linux/mount.h
 
 
 @pytest.fixture(scope="session", autouse=True)
-def bpffs() -> None:
+def bpffs(tmp_path_factory: pytest.TempPathFactory) -> None:
     """A mount namespace with a bpffs of its own: both vanish with this process."""
     if os.geteuid() != 0:
         pytest.exit("the balancer's tests need root: namespaces and bpf(2)")
@@ -33,6 +36,11 @@ def bpffs() -> None:
     if libc.unshare(CLONE_NEWNS) or libc.mount(b"none", b"/", None, MS_REC_PRIVATE, None):
         raise OSError(ctypes.get_errno(), "no private mount namespace")
     subprocess.run(["mount", "-t", "bpf", "bpf", "/sys/fs/bpf"], check=True)
+    # a lock of its own: other runs of the engine on this machine are no business of these hosts
+    Path(lock.PATH).touch()
+    own = tmp_path_factory.mktemp("lock") / "lock"
+    own.touch()
+    subprocess.run(["mount", "--bind", str(own), lock.PATH], check=True)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,62 +22,66 @@
 
 /*
  * Source and destination change places, which no checksum notices. IPv4 has the
- * time to live in its own.
+ * time to live in its own. These are global functions, and take nothing but
+ * numbers, so that the verifier walks them once and for all.
  */
-static __always_inline int turn_ipv4(struct xdp_md *ctx,
-				     const struct packet *packet)
+static __always_inline int echo_back(struct xdp_md *ctx,
+				     struct icmp_header *icmp, __u8 reply)
 {
-	struct iphdr *ip = IP_HEADER(ctx, struct iphdr);
-
-	if (!ip)
-		return -1;
-	checksum_add(&ip->check, difference16(bpf_htons(ip->ttl << 8),
-					      bpf_htons(DEFAULT_TTL << 8)));
-	ip->ttl = DEFAULT_TTL;
-	ip->saddr = packet->destination.word[0];
-	ip->daddr = packet->source.word[0];
-	return 0;
-}
-
-static __always_inline int turn_ipv6(struct xdp_md *ctx,
-				     const struct packet *packet)
-{
-	struct ipv6hdr *ip = IP_HEADER(ctx, struct ipv6hdr);
-
-	if (!ip)
-		return -1;
-	ip->hop_limit = DEFAULT_TTL;
-	__builtin_memcpy(&ip->saddr, &packet->destination, sizeof(ip->saddr));
-	__builtin_memcpy(&ip->daddr, &packet->source, sizeof(ip->daddr));
-	return 0;
-}
-
-static __noinline int echo_reply(struct xdp_md *ctx,
-				 const struct packet *packet)
-{
-	struct icmp_header *icmp = transport(ctx, packet, sizeof(*icmp));
-	int is_ipv4 = packet->family == AF_INET;
-	__u8 reply = is_ipv4 ? ICMP_ECHOREPLY : ICMPV6_ECHO_REPLY;
-
-	if (!icmp)
-		return XDP_PASS;
 	checksum_add(&icmp->checksum, difference16(bpf_htons(icmp->type << 8),
 						   bpf_htons(reply << 8)));
 	icmp->type = reply;
-	if (is_ipv4 ? turn_ipv4(ctx, packet) : turn_ipv6(ctx, packet))
-		return XDP_DROP;
 	count(ECHO_REPLIED);
 	return reflect(ctx);
 }
 
+__noinline int echo_ipv4(struct xdp_md *ctx)
+{
+	struct iphdr *ip = IP_HEADER(ctx, struct iphdr);
+	struct icmp_header *icmp = (void *)(ip + 1);
+	__be32 client;
+
+	if (!ip || (void *)(icmp + 1) > (void *)(long)ctx->data_end)
+		return XDP_PASS;
+	checksum_add(&ip->check, difference16(bpf_htons(ip->ttl << 8),
+					      bpf_htons(DEFAULT_TTL << 8)));
+	ip->ttl = DEFAULT_TTL;
+	client = ip->saddr;
+	ip->saddr = ip->daddr;
+	ip->daddr = client;
+	return echo_back(ctx, icmp, ICMP_ECHOREPLY);
+}
+
+__noinline int echo_ipv6(struct xdp_md *ctx, __u32 offset)
+{
+	struct ipv6hdr *ip = IP_HEADER(ctx, struct ipv6hdr);
+	struct icmp_header *icmp;
+	struct in6_addr client;
+
+	icmp = (void *)(long)ctx->data + (offset & (MAX_HEADERS - 1));
+	if (!ip || (void *)(icmp + 1) > (void *)(long)ctx->data_end)
+		return XDP_PASS;
+	ip->hop_limit = DEFAULT_TTL;
+	client = ip->saddr;
+	ip->saddr = ip->daddr;
+	ip->daddr = client;
+	return echo_back(ctx, icmp, ICMPV6_ECHO_REPLY);
+}
+
+static __always_inline int echo_reply(struct xdp_md *ctx,
+				      const struct packet *packet)
+{
+	return packet->family == AF_INET ? echo_ipv4(ctx)
+					 : echo_ipv6(ctx, packet->transport);
+}
+
 /* Cut the packet to what is quoted and make room for a header before it. */
-static __always_inline int quote(struct xdp_md *ctx,
-				 const struct packet *packet, int header)
+static __always_inline int quote(struct xdp_md *ctx, int header)
 {
 	int length = (long)ctx->data_end - (long)ctx->data;
 	struct ethhdr *old, *new;
 
-	if (packet->length < QUOTED ||
+	if (length < ETH_HLEN + QUOTED ||
 	    bpf_xdp_adjust_tail(ctx, ETH_HLEN + QUOTED - length) ||
 	    bpf_xdp_adjust_head(ctx, -header))
 		return -1;
@@ -114,56 +118,62 @@ static __always_inline void seal(struct icmp_header *icmp, __u8 type, __u8 code,
 						    sizeof(*icmp) + QUOTED, 0));
 }
 
-static __always_inline int too_big_ipv4(struct xdp_md *ctx,
-					const struct packet *packet, __u32 mtu)
+static __always_inline int not_sent(void)
+{
+	count(DROP_NO_ROOM);
+	return XDP_DROP;
+}
+
+__noinline int too_big_ipv4(struct xdp_md *ctx, __u32 mtu)
 {
 	const int header = sizeof(struct iphdr) + sizeof(struct icmp_header);
 	struct error_ipv4 *error;
+	struct iphdr *quoted;
 
-	if (quote(ctx, packet, header))
-		return -1;
+	if (quote(ctx, header))
+		return not_sent();
 	error = IP_HEADER(ctx, struct error_ipv4);
 	if (!error)
-		return -1;
-	write_ipv4(&error->ip, 0, sizeof(*error), IPPROTO_ICMP,
-		   packet->destination.word[0], packet->source.word[0]);
+		return not_sent();
+	quoted = (struct iphdr *)error->quoted;
+	write_ipv4(&error->ip, 0, sizeof(*error), IPPROTO_ICMP, quoted->daddr,
+		   quoted->saddr);
 	seal(&error->icmp, ICMP_DEST_UNREACH, ICMP_FRAG_NEEDED, mtu, 0);
-	return 0;
+	count(TOO_BIG_SENT);
+	return reflect(ctx);
 }
 
-static __always_inline int too_big_ipv6(struct xdp_md *ctx,
-					const struct packet *packet, __u32 mtu)
+__noinline int too_big_ipv6(struct xdp_md *ctx, __u32 mtu)
 {
 	const int header = sizeof(struct ipv6hdr) + sizeof(struct icmp_header);
 	const int length = sizeof(struct icmp_header) + QUOTED;
+	struct address client, vip;
 	struct error_ipv6 *error;
+	struct ipv6hdr *quoted;
 	sum_t pseudo_header;
 
-	if (quote(ctx, packet, header))
-		return -1;
+	if (quote(ctx, header))
+		return not_sent();
 	error = IP_HEADER(ctx, struct error_ipv6);
 	if (!error)
-		return -1;
-	write_ipv6(&error->ip, 0, 0, length, IPPROTO_ICMPV6,
-		   &packet->destination, &packet->source);
-	pseudo_header = sum_address(&packet->source) +
-			sum_address(&packet->destination) + bpf_htons(length) +
-			bpf_htons(IPPROTO_ICMPV6);
+		return not_sent();
+	quoted = (struct ipv6hdr *)error->quoted;
+	__builtin_memcpy(&client, &quoted->saddr, sizeof(client));
+	__builtin_memcpy(&vip, &quoted->daddr, sizeof(vip));
+	write_ipv6(&error->ip, 0, 0, length, IPPROTO_ICMPV6, &vip, &client);
+	pseudo_header = sum_address(&client) + sum_address(&vip) +
+			bpf_htons(length) + bpf_htons(IPPROTO_ICMPV6);
 	seal(&error->icmp, ICMPV6_PKT_TOOBIG, 0, mtu, pseudo_header);
-	return 0;
+	count(TOO_BIG_SENT);
+	return reflect(ctx);
 }
 
 /* mtu: the longest packet that would have gone through, from the IP header */
-static __noinline int too_big(struct xdp_md *ctx, const struct packet *packet,
-			      __u32 mtu)
+static __always_inline int too_big(struct xdp_md *ctx,
+				   const struct packet *packet, __u32 mtu)
 {
-	if (packet->family == AF_INET ? too_big_ipv4(ctx, packet, mtu)
-				      : too_big_ipv6(ctx, packet, mtu)) {
-		count(DROP_NO_ROOM);
-		return XDP_DROP;
-	}
-	count(TOO_BIG_SENT);
-	return reflect(ctx);
+	return packet->family == AF_INET ? too_big_ipv4(ctx, mtu)
+					 : too_big_ipv6(ctx, mtu);
 }
 
 #endif

@@ -80,23 +80,18 @@ static __always_inline int quoted_ipv6(struct xdp_md *ctx,
 				       struct packet *opposite)
 {
 	struct ipv6hdr *ip = quoted_header(ctx, packet, sizeof(*ip));
-	struct cursor cursor = {
-		.data = (void *)(long)ctx->data,
-		.end = (void *)(long)ctx->data_end,
-		.offset = quote_offset(packet) + sizeof(*ip),
-	};
-	int protocol;
+	int walked;
 
 	if (!ip || ip->version != 6)
 		return -1;
 	__builtin_memcpy(&opposite->source, &ip->daddr, sizeof(ip->daddr));
 	__builtin_memcpy(&opposite->destination, &ip->saddr, sizeof(ip->saddr));
-	protocol = ip->nexthdr;
-	protocol = skip_extensions(&cursor, protocol);
-	if (protocol < 0 || cursor.offset >= MAX_HEADERS)
+	walked = skip_extensions(ctx, quote_offset(packet) + sizeof(*ip),
+				 ip->nexthdr);
+	if (walked < 0)
 		return -1;
-	opposite->protocol = protocol;
-	opposite->transport = cursor.offset;
+	opposite->protocol = walked & 0xff;
+	opposite->transport = walked >> 8;
 	return 0;
 }
 

@@ -30,12 +30,8 @@ nat_address(const struct packet *packet, const struct settings *settings)
 static __always_inline struct next_hop *way_hop(struct xdp_md *ctx,
 						const struct way *way)
 {
-	__u32 id = way->backend;
-	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &id);
-
-	if (hop)
-		refresh(ctx, hop, &way->reply.backend, way->reply.family);
-	return hop;
+	return hop_to(ctx, way->backend, &way->reply.backend,
+		      way->reply.family);
 }
 
 /*

@@ -48,7 +48,7 @@ static __always_inline int is_routed(const struct next_hop *hop,
 	       route->ipv6_dst[3] != address[3];
 }
 
-static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
+static __always_inline void renew(struct xdp_md *ctx, struct next_hop *hop)
 {
 	struct bpf_fib_lookup route = {};
 	__u8 *link = (__u8 *)hop->link;
@@ -68,29 +68,60 @@ static __noinline int renew(struct xdp_md *ctx, struct next_hop *hop)
 	hop->mtu = route.mtu_result ? route.mtu_result : DEFAULT_MTU;
 	__builtin_memcpy(link, route.dmac, ETH_ALEN);
 	__builtin_memcpy(link + ETH_ALEN, route.smac, ETH_ALEN);
-	return 0;
 }
 
-static __always_inline void refresh(struct xdp_md *ctx, struct next_hop *hop,
-				    const struct address *address, __u8 family)
-{
-	if (hop->family == family && same_address(&hop->address, address) &&
-	    !hop->error && bpf_jiffies64() - hop->renewed < RENEW_JIFFIES)
-		return;
-	hop->address = *address;
-	hop->family = family;
-	renew(ctx, hop);
-}
-
-/* NULL only for an id that is none; else look at error first. id: backend's */
-static __always_inline const struct next_hop *
-backend_hop(struct xdp_md *ctx, __u32 id, const struct backend *backend)
+/*
+ * Seldom called. Global functions that take nothing but numbers: the verifier
+ * walks them once and for all.
+ */
+__noinline int renew_backend_hop(struct xdp_md *ctx, __u32 id)
 {
 	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &id);
 
 	if (hop)
-		refresh(ctx, hop, &backend->address, backend->family);
+		renew(ctx, hop);
+	return 0;
+}
+
+__noinline int renew_client_hop(struct xdp_md *ctx, __u32 place)
+{
+	struct next_hop *hop = bpf_map_lookup_elem(&client_hops, &place);
+
+	if (hop)
+		renew(ctx, hop);
+	return 0;
+}
+
+/* Whether the hop has to be asked for; it is set up to be, then. */
+static __always_inline int is_stale(struct next_hop *hop,
+				    const struct address *address, __u8 family)
+{
+	if (hop->family == family && same_address(&hop->address, address) &&
+	    !hop->error && bpf_jiffies64() - hop->renewed < RENEW_JIFFIES)
+		return 0;
+	hop->address = *address;
+	hop->family = family;
+	return 1;
+}
+
+/*
+ * NULL only for an id that is none; else look at error first. id: the backend
+ * that has the address
+ */
+static __always_inline struct next_hop *
+hop_to(struct xdp_md *ctx, __u32 id, const struct address *address, __u8 family)
+{
+	struct next_hop *hop = bpf_map_lookup_elem(&next_hops, &id);
+
+	if (hop && is_stale(hop, address, family))
+		renew_backend_hop(ctx, id);
 	return hop;
+}
+
+static __always_inline const struct next_hop *
+backend_hop(struct xdp_md *ctx, __u32 id, const struct backend *backend)
+{
+	return hop_to(ctx, id, &backend->address, backend->family);
 }
 
 /* Likewise for a client, which shares its place with others. */
@@ -102,8 +133,8 @@ client_hop(struct xdp_md *ctx, const struct address *client, __u8 family)
 
 	place %= CLIENT_HOPS;
 	hop = bpf_map_lookup_elem(&client_hops, &place);
-	if (hop)
-		refresh(ctx, hop, client, family);
+	if (hop && is_stale(hop, client, family))
+		renew_client_hop(ctx, place);
 	return hop;
 }
 

@@ -268,27 +268,38 @@ static __always_inline int is_extension(int header)
 	       header == IPPROTO_ROUTING || header == IPPROTO_FRAGMENT;
 }
 
-/* Over all of them: the transport protocol, or minus the reason to stop. */
-static __always_inline int skip_extensions(struct cursor *cursor, int header)
+/*
+ * Over all of them, from an offset and the type of the first header on: the
+ * offset of the transport header << 8 | its protocol, or minus the reason to
+ * stop. Global, so that the verifier walks it once and for all.
+ */
+__noinline int skip_extensions(struct xdp_md *ctx, __u32 offset, __u32 header)
 {
-	for (int i = 0; i < MAX_EXTENSIONS; i++) {
-		if (!is_extension(header))
-			return header;
-		header = skip_extension(cursor, header);
-		if (header < 0)
-			return header;
-		if (cursor->offset >= MAX_HEADERS)
+	struct cursor cursor = {
+		.data = (void *)(long)ctx->data,
+		.end = (void *)(long)ctx->data_end,
+		.offset = offset & (MAX_HEADERS - 1),
+	};
+	int next = header;
+
+	for (int i = 0; i < MAX_EXTENSIONS && is_extension(next); i++) {
+		next = skip_extension(&cursor, next);
+		if (next < 0)
+			return next;
+		if (cursor.offset >= MAX_HEADERS)
 			return -PASS_OPTIONS;
 	}
-	return is_extension(header) ? -PASS_OPTIONS : header;
+	if (is_extension(next))
+		return -PASS_OPTIONS;
+	return cursor.offset << 8 | next;
 }
 
-static __always_inline int parse_ipv6(struct cursor *cursor,
+static __always_inline int parse_ipv6(struct xdp_md *ctx, struct cursor *cursor,
 				      struct packet *packet)
 {
 	struct ipv6hdr *ip = at(cursor);
+	int protocol, walked;
 	__u32 length;
-	int protocol;
 
 	if (beyond(cursor, ip + 1) || ip->version != 6)
 		return PASS_MALFORMED;
@@ -305,9 +316,11 @@ static __always_inline int parse_ipv6(struct cursor *cursor,
 	protocol = ip->nexthdr;
 	cursor->offset += sizeof(*ip);
 	if (is_extension(protocol)) {
-		protocol = skip_extensions(cursor, protocol);
-		if (protocol < 0)
-			return -protocol;
+		walked = skip_extensions(ctx, cursor->offset, protocol);
+		if (walked < 0)
+			return -walked;
+		cursor->offset = walked >> 8 & (MAX_HEADERS - 1);
+		protocol = walked & 0xff;
 	}
 	if (protocol == IPPROTO_ICMP)
 		return PASS_FOREIGN;
@@ -336,7 +349,7 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	case bpf_htons(ETH_P_IP):
 		return parse_ipv4(&cursor, packet);
 	case bpf_htons(ETH_P_IPV6):
-		return parse_ipv6(&cursor, packet);
+		return parse_ipv6(ctx, &cursor, packet);
 	default:
 		return PASS_FOREIGN;
 	}

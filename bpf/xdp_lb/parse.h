@@ -331,7 +331,7 @@ static __always_inline int parse_ipv6(struct xdp_md *ctx, struct cursor *cursor,
 /*
  * PARSED, with everything in packet; or the reason to pass it on, with family
  * and addresses if it has any (else family is 0). Frames for more than one
- * station are never ours.
+ * station, or said to be from more than one, are never ours.
  */
 static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 {
@@ -342,7 +342,8 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	struct ethhdr *ethernet = at(&cursor);
 
 	packet->family = 0;
-	if (beyond(&cursor, ethernet + 1) || ethernet->h_dest[0] & 1)
+	if (beyond(&cursor, ethernet + 1) ||
+	    (ethernet->h_dest[0] | ethernet->h_source[0]) & 1)
 		return PASS_FOREIGN;
 	cursor.offset = sizeof(*ethernet);
 	switch (ethernet->h_proto) {

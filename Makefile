@@ -49,11 +49,14 @@ lab-status: setup ## what of the lab is up
 lab-down: setup ## take the lab away again
 	@$(LAB) tests/lab/lab.py down
 
-.PHONY: bench bench-sockmap
-bench: bench-sockmap ## all benchmarks; exits 1 when a target is missed
+.PHONY: bench bench-sockmap bench-xdp
+bench: bench-sockmap bench-xdp ## all benchmarks; exits 1 when a target is missed
 
 bench-sockmap: bpf ## the sockmap data plane against plain TCP
 	@$(LAB) tests/bench/sockmap.py
+
+bench-xdp: bpf ## the load balancer against floors, nginx, HAProxy and nftables
+	@$(LAB) tests/bench/xdp.py
 
 .PHONY: build
 build: bpf ## the collection's tarball, in build/

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The XDP load balancer against floors and against other balancers: interleaved, medians, targets.
 
-    xdp.py [--rows SUBSTRING] [--rounds N] [--list]
+    xdp.py [--only packets|requests] [--rows SUBSTRING] [--rounds N]
 
 Exits 1 when a target is missed, 2 when something needed is not there.
 """
@@ -27,8 +27,10 @@ HASH = HERE.parents[1] / "bpf/xdp_lb"
 sys.path.insert(0, str(HERE.parent / "balancer"))
 
 import balancer  # noqa: E402
+import servers  # noqa: E402
 import topology  # noqa: E402
 import xdp_micro  # noqa: E402
+import xdp_web  # noqa: E402
 
 VIPS = {
     ("nat", 4): "192.0.2.10",
@@ -42,6 +44,9 @@ STATELESS = Target(1 / 1.6, "floor/ours")
 TRANSLATED = Target(1 / 3, "floor/ours")
 FOREIGN = Target(1 / 2, "floor/ours")
 FLAT = Target(1 / 1.25, "1 flow/many")
+# Against talking to the backends directly.
+DIRECT = {"dsr": 0.95, "nat": 0.9}
+AHEAD = 1.0
 
 Measure = Callable[[], float]
 
@@ -130,12 +135,54 @@ def measured(work: Work, rounds: int) -> Row:
     return Row(work.name, "ns", True, figures, {}, work.target)
 
 
+def asked(network: topology.Topology, scratch: Path, rounds: int) -> list[Row]:
+    """HTTP through every balancer in turn, and ours against each of the others."""
+    ways = tuple(forwarding for forwarding, family in VIPS if family == 4)
+    with ExitStack() as stack:
+        stack.enter_context(servers.serving(network, scratch / "backends"))
+        urls = stack.enter_context(xdp_web.proxies(network, scratch))
+        direct = [f"http://{node.ipv4}/" for node in network.backends[:2]]
+        urls |= {"direct": tuple(direct)}
+        for way in ways:
+            vip = VIPS[way, 4]
+            network.route(vip, network.balancers[0])
+            urls[way] = (f"http://{vip}/",) * 2
+            if way != "nat":
+                stack.enter_context(network.hosted(vip, network.backends))
+        seen: dict[str, list[xdp_web.Figures]] = {name: [] for name in urls}
+        for turn in range(rounds):
+            order = list(urls.items())
+            for name, both in order if turn % 2 == 0 else reversed(order):
+                seen[name].append(xdp_web.wrk(network.clients, both))
+    return [row for way in ways for row in compared(way, seen)]
+
+
+def compared(way: str, seen: dict[str, list[xdp_web.Figures]]) -> list[Row]:
+    """One way of forwarding against each of the others: requests a second, CPU and p99 a request."""
+    rows = []
+    for other in ("direct", *xdp_web.PROXY_PORT, "nftables"):
+        pair = {other: seen[other], "ours": seen[way]}
+
+        def figures(
+            of: str, pair: dict[str, list[xdp_web.Figures]] = pair
+        ) -> dict[str, list[float]]:
+            return {name: [getattr(one, of) for one in values] for name, values in pair.items()}
+
+        least = DIRECT.get(way) if other == "direct" else AHEAD
+        target = Target(least, "requests/s") if least else None
+        rows.append(Row(f"{way}, requests", "req/s", False, figures("rate"), {}, target))
+        target = None if other == "direct" else Target(AHEAD, "CPU")
+        rows.append(Row(f"{way}, CPU a request", "us", True, figures("cpu"), {}, target))
+        rows.append(Row(f"{way}, p99", "us", True, figures("p99"), {}, None))
+    return rows
+
+
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rows", default="", help="only rows whose name contains this")
+    parser.add_argument("--only", choices=("packets", "requests"), help="one half of the table")
+    parser.add_argument("--rows", default="", help="only rows of packets whose name contains this")
     parser.add_argument("--rounds", type=int, default=5, help="figures of each variant")
-    parser.add_argument("--list", action="store_true", help="only say which rows there are")
     return parser.parse_args()
 
 
@@ -151,6 +198,9 @@ def compiled(where: Path) -> Path:
 def main() -> int:
     """Set everything up, measure, print, take everything down."""
     options = arguments()
+    if missing := xdp_web.tools():
+        sys.stderr.write(f"not installed: {' '.join(missing)}\n")
+        return 2
     environment.become_private()
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     environment.call("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
@@ -162,18 +212,19 @@ def main() -> int:
         # bpf_fib_lookup has no answer where the interface does not forward; the role sees to that.
         at.node.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         at.declare(declared(network))
-        bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
-        stack.enter_context(topology.entered(at.node.netns))
         began = time.monotonic()
         print(table.HEADER, flush=True)
-        for work in micro(bench, at, network):
-            if options.rows not in work.name:
-                continue
-            if options.list:
-                print(work.name)
-                continue
-            rows.append(measured(work, options.rounds))
-            print("\n".join(table.lines(rows[-1])), flush=True)
+        if options.only != "requests":
+            bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
+            with topology.entered(at.node.netns):
+                for work in micro(bench, at, network):
+                    if options.rows in work.name:
+                        rows.append(measured(work, options.rounds))
+                        print("\n".join(table.lines(rows[-1])), flush=True)
+        if options.only != "packets":
+            for row in asked(network, scratch, options.rounds):
+                rows.append(row)
+                print("\n".join(table.lines(row)), flush=True)
         print(f"{time.monotonic() - began:.0f} s")
     print(table.verdict(rows))
     return 0 if all(table.held(row) for row in rows) else 1

@@ -157,6 +157,7 @@ PARTS = (
         timeout=1200,
         alone=True,
     ),
+    pytest("packets", "the load balancer packet by packet, on bytes alone", timeout=600),
     pytest("traffic", "the data planes under real traffic", timeout=900),
     pytest("balancer", "the load balancer under real traffic", timeout=600),
     pytest("lab", "make lab from end to end", timeout=600),

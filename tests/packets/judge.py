@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from packets import NUMBERS, sum16
@@ -16,7 +16,8 @@ from packets import NUMBERS, sum16
 TCP, UDP, ICMP, ICMPV6 = (NUMBERS[name] for name in ("tcp", "udp", "icmp", "icmpv6"))
 EXTENSIONS = (0, 43, 44, 60)
 ECHO = {4: 8, 6: 128}
-ERRORS = {4: (3, 4, 5, 11, 12), 6: (1, 2, 3, 4)}
+# Unreachable, time exceeded, parameter problem; ICMPv6 errors of unknown types are errors: RFC 4443.
+ERRORS: dict[int, Container[int]] = {4: (3, 11, 12), 6: range(1, 128)}
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,8 @@ class Site:
             kind = frame[found.transport]
             if found.destination in self.own:
                 return kind in ERRORS[found.family]
-            asks = (ECHO[found.family], *ERRORS[found.family])
-            return found.destination in self.services and kind in asks
+            asks = kind == ECHO[found.family] or kind in ERRORS[found.family]
+            return asks and found.destination in self.services
         port = _word(frame, found.transport + 2)
         if found.destination in self.own:
             return self.nat_ports[0] <= port <= self.nat_ports[1]

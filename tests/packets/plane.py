@@ -110,6 +110,7 @@ class Balancer:
         self._backends: list[int] = []
         self._services: set[int] = set()
         self._rings: dict[int, Fd] = {}
+        self._filter = bytearray(self.infos["service_filter"].value_size)
 
     def close(self) -> None:
         """Let go of the rings; the rest belongs to whoever loaded it."""
@@ -135,18 +136,28 @@ class Balancer:
     def vip(self, address: str) -> None:
         """The bare address is ours: echo, ICMP errors."""
         protocol = tables.ICMP if tables.is_ipv4(address) else tables.ICMPV6
-        self._put_service(address, 0, protocol, tables.service(0, 0))
+        self.declare(address, 0, protocol, tables.service(0, 0))
 
     def service(
         self, number: int, vip: str, port: int, protocol: int, forwarding: int, flags: int = 0
     ) -> None:
         self.vip(vip)
-        self._put_service(vip, port, protocol, tables.service(number, forwarding, flags))
+        self.declare(vip, port, protocol, tables.service(number, forwarding, flags))
         self._services.add(number)
 
-    def _put_service(self, vip: str, port: int, protocol: int, value: bytes) -> None:
-        name = "services4" if tables.is_ipv4(vip) else "services6"
-        self.put(name, tables.service_key(vip, port, protocol), value)
+    def declare(self, vip: str, port: int, protocol: int, value: bytes) -> None:
+        """An entry of the services, and the filter's bit before it."""
+        key = tables.service_key(vip, port, protocol)
+        bit = tables.filter_bit(key)
+        if not self._filter[bit // 8] >> bit % 8 & 1:
+            self._filter[bit // 8] |= 1 << bit % 8
+            self.put("service_filter", bytes(4), bytes(self._filter))
+        self.put("services4" if tables.is_ipv4(vip) else "services6", key, value)
+
+    def fill_filter(self, byte: int) -> None:
+        """All bits of the filter at once."""
+        self._filter = bytearray([byte]) * len(self._filter)
+        self.put("service_filter", bytes(4), bytes(self._filter))
 
     def backend(
         self, number: int, service: int, host: Host, family: int, port: int = 0, **state: int
@@ -238,6 +249,7 @@ class Balancer:
             self.put("backends", u32(number), bytes(self.infos["backends"].value_size))
         for number in self._rings:
             self.ring(number, tables.slot(0))
+        self.fill_filter(0)
         self._backends.clear()
         self._services.clear()
         self.settings = tables.Settings()

@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 import struct
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,8 @@ NAT, DSR, IPIP = 1, 2, 3
 BY_SOURCE = 1
 ACTIVE, DRAINING, DISABLED = 0, 1, 2
 UNKNOWN, UP, DOWN = 0, 1, 2
-ANY_PORT, NAT4, NAT6 = 1, 2, 4
+ANY_PORT, NAT4, NAT6, FILTER = 1, 2, 4, 8
+FILTER_FACTOR = 0x9E3779B97F4A7C15
 OPENING, OPEN, CLIENT_FIN, BACKEND_FIN, RESET = 0, 1, 2, 4, 8
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
@@ -54,6 +56,19 @@ def service_key(vip: str, port: int, protocol: int) -> bytes:
     return ipaddress.ip_address(vip).packed + struct.pack("!HBx", port, protocol)
 
 
+def filter_bit(key: bytes) -> int:
+    """A service key's bit of struct service_filter. The words are in this machine's byte order."""
+    if len(key) == 8:
+        hashed = int.from_bytes(key, sys.byteorder) * FILTER_FACTOR
+    else:
+        first, second, rest = struct.unpack("=QQI", key)
+        hashed = (first * FILTER_FACTOR + second) * FILTER_FACTOR + rest
+        hashed *= FILTER_FACTOR
+    number = (hashed & (1 << 64) - 1) >> 48
+    # Bits are numbered within words of 64; here they are looked for within bytes.
+    return number if sys.byteorder == "little" else number ^ 0x38
+
+
 def service(number: int, forwarding: int, flags: int = 0) -> bytes:
     return struct.pack("=IBBH", number, forwarding, flags, 0)
 
@@ -80,7 +95,7 @@ class Settings:
     """struct settings."""
 
     layout: int = LAYOUT
-    flags: int = ANY_PORT | NAT4 | NAT6
+    flags: int = ANY_PORT | NAT4 | NAT6 | FILTER
     source4: str = "192.0.2.1"
     source6: str = "2001:db8::1"
     nat_ports: tuple[int, int] = (1024, 32767)

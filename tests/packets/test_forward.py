@@ -268,7 +268,7 @@ def test_any_port_needs_its_flag(balancer: plane.Balancer, mode: Mode) -> None:
     balancer.service(1, VIPS[mode.family], 0, tables.TCP, mode.forwarding)
     balancer.backend(10, 1, NEAR[0], mode.backends)
     balancer.ring(1, tables.slot(10))
-    balancer.configure(flags=0)
+    balancer.configure(flags=tables.FILTER)
     assert balancer.run(bytes(client(mode.family).to("tcp"))).word == "PASS"
 
 

@@ -475,7 +475,7 @@ def test_the_own_address_is_the_host_s(nat: Nat, someone: Client) -> None:
 
 def test_without_nat_nobody_looks(nat: Nat, someone: Client) -> None:
     connection = nat.connection(someone).open()
-    nat.balancer.configure(flags=0)
+    nat.balancer.configure(flags=tables.FILTER)
     connection.unanswered(b"data")
 
 

@@ -165,10 +165,6 @@ static __always_inline int parse_transport(struct cursor *cursor,
 	if (packet->length < headers)
 		return PASS_MALFORMED;
 	packet->transport = cursor->offset;
-	packet->source_port = 0;
-	packet->destination_port = 0;
-	packet->tcp_flags = 0;
-	packet->icmp_type = 0;
 	switch (packet->protocol) {
 	case IPPROTO_TCP:
 		return parse_tcp(cursor, packet, length);
@@ -341,7 +337,8 @@ static __always_inline int parse(struct xdp_md *ctx, struct packet *packet)
 	};
 	struct ethhdr *ethernet = at(&cursor);
 
-	packet->family = 0;
+	/* All of it: 6.18's verifier trips over a stack that is not. */
+	__builtin_memset(packet, 0, sizeof(*packet));
 	if (beyond(&cursor, ethernet + 1) ||
 	    (ethernet->h_dest[0] | ethernet->h_source[0]) & 1)
 		return PASS_FOREIGN;

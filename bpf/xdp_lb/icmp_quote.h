@@ -95,6 +95,13 @@ static __always_inline int quoted_ipv6(struct xdp_md *ctx,
 	return 0;
 }
 
+/* Whether it quotes so much; what follows an error in its frame is padding. */
+static __always_inline int quotes(const struct packet *packet,
+				  const struct packet *opposite, __u32 size)
+{
+	return opposite->transport + size <= ETH_HLEN + packet->length;
+}
+
 /* 0, or the error quotes no packet that a flow could be known by. */
 static __always_inline int read_quote(struct xdp_md *ctx,
 				      const struct packet *packet,
@@ -111,7 +118,7 @@ static __always_inline int read_quote(struct xdp_md *ctx,
 	    opposite->protocol != IPPROTO_UDP)
 		return -1;
 	ports = transport(ctx, opposite, sizeof(*ports));
-	if (!ports)
+	if (!ports || !quotes(packet, opposite, sizeof(*ports)))
 		return -1;
 	opposite->source_port = ports->destination;
 	opposite->destination_port = ports->source;
@@ -137,7 +144,7 @@ static __always_inline sum_t rewrite_quoted_tcp(struct xdp_md *ctx,
 	struct tcphdr *tcp = transport(ctx, opposite, size);
 	__sum16 checksum;
 
-	if (!tcp || opposite->transport + size > ETH_HLEN + packet->length)
+	if (!tcp || !quotes(packet, opposite, size))
 		return 0;
 	checksum = tcp->check;
 	checksum_add(&checksum, difference);

@@ -91,21 +91,14 @@ def test_fragments_for_the_balancer(at_work: Scenario, own_servers: Node, family
 
 def test_ssh_to_a_virtual_address(at_work: Scenario, own_servers: Node) -> None:
     """Ports that are no service's belong to the host when the address is its own: accepted, or refused at once."""
-    if at_work.mode.backend_family != at_work.mode.family:
-        at_work.serve(at_work.all())
-    with own_servers.entered():
-        listener = socket.create_server((own_servers.ipv4, 22))
-    with listener, at_work.network.hosted(at_work.vip, [own_servers]):
+    with at_work.network.hosted(at_work.vip, [own_servers]):
         with own_servers.entered():
-            local = socket.socket()
-        with local:
-            local.bind((at_work.vip, 22))
-            local.listen()
-            with clients.tcp(at_work.client, at_work.vip, 22) as made:
-                accepted, _peer = local.accept()
-                with accepted:
-                    accepted.sendall(b"SSH-2.0\r\n")
-                    assert made.recv(100) == b"SSH-2.0\r\n"
+            listener = socket.create_server((at_work.vip, 22))
+        with listener, clients.tcp(at_work.client, at_work.vip, 22) as made:
+            accepted, _peer = listener.accept()
+            with accepted:
+                accepted.sendall(b"SSH-2.0\r\n")
+                assert made.recv(100) == b"SSH-2.0\r\n"
         with pytest.raises(ConnectionRefusedError):
             clients.tcp(at_work.client, at_work.vip, 81)
         assert clients.curl(at_work.client, at_work.vip).strip() in at_work.names

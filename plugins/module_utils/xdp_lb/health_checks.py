@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 
 from .health_config import Check
@@ -44,7 +45,8 @@ async def probe(check: Check, context: ssl.SSLContext | None, address: str, port
     except ssl.SSLError as error:
         return f"TLS failed: {error.reason or error}"
     except OSError as error:
-        return (error.strerror or str(error)).lower()
+        # asyncio puts words of its own in strerror.
+        return (os.strerror(error.errno) if error.errno else str(error)).lower()
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
         return "it closed the connection without a status line"
 

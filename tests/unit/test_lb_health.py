@@ -1,0 +1,388 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The health service without a balancer: configuration, checks against real servers, judgement."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import (
+    health_checks,
+    health_config,
+    health_watch,
+)
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.health_config import Check, Config
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.health_maps import Backend
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.health_verdict import Verdict, judge
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.health_watch import (
+    Conditions,
+    Watch,
+)
+
+ROOT = Path(__file__).parents[2]
+Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+# --- configuration
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    config = health_config.parse({"services": {"web": {}, "tls": {"type": "https"}}})
+    assert config.pin_dir == "/sys/fs/bpf/ebpf_fleet/xdp_lb"
+    assert config.services == {"web": Check(), "tls": Check(type="https")}
+
+
+@pytest.mark.parametrize(
+    ("status", "ranges"),
+    [
+        (200, ((200, 200),)),
+        ("200-299", ((200, 299),)),
+        ([204, "301-302"], ((204, 204), (301, 302))),
+        (None, ((200, 399),)),
+    ],
+)
+def test_status_is_numbers_and_ranges(status: Any, ranges: Any) -> None:
+    assert health_config.check({"type": "http", "status": status}, "web").status == ranges
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"type": "gopher"}, "type 'gopher' is none of tcp, http, https"),
+        ({"path": "healthz"}, "begins with /"),
+        ({"path": "/a b"}, "holds no blanks"),
+        ({"host": "a\r\nX: y"}, "is no text"),
+        ({"status": "2xx"}, "'2xx' is no status: write 200, or 200-399"),
+        ({"status": "299-200"}, "write the lower one first"),
+        ({"status": []}, "names no status"),
+        ({"interval": 0}, "interval is from 0.1 to 3600, not 0"),
+        ({"interval": "1s"}, "interval '1s' is no number"),
+        ({"interval": float("nan")}, "is no number"),
+        ({"rise": 1.5}, "rise 1.5 is no whole number"),
+        ({"fall": 0}, "fall is from 1 to 1000"),
+        ({"jitter": 0.9}, "jitter is from 0 to 0.5"),
+        ({"port": 70000}, "port is from 0 to 65535"),
+        ({"rise": True}, "rise True is no number"),
+        ({"verify": "yes"}, "neither true nor false"),
+        ({"type": "http", "verify": True, "host": "a"}, "verify is for type https"),
+        ({"type": "https", "verify": True}, "verify needs host"),
+        ({"retries": 3}, "there is no option retries"),
+        ("tcp", "health_check of service web is no mapping"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_words(options: Any, words: str) -> None:
+    with pytest.raises(Failure, match=words.replace("(", r"\(")):
+        health_config.check(options, "web")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"services": []}', '{"pins": "/x"}', "{"])
+def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "health.json"
+    path.write_text(text)
+    with pytest.raises(Failure, match=str(path)):
+        health_config.read(str(path))
+
+
+# --- judgement
+
+
+def verdicts(start: str, results: str, rise: int = 2, fall: int = 3) -> list[str]:
+    """The health after each check: + succeeded, - failed."""
+    verdict, found = Verdict(start), []
+    for result in results:
+        verdict = judge(verdict, "" if result == "+" else "refused", rise, fall)
+        found.append(verdict.health)
+    return found
+
+
+def test_health_changes_after_enough_equal_checks() -> None:
+    assert verdicts("unknown", "++---++") == ["unknown", "up", "up", "up", "down", "down", "up"]
+
+
+def test_health_that_was_found_in_the_map_stays_until_then() -> None:
+    assert verdicts("down", "+-+-+-") == ["down"] * 6
+    assert verdicts("up", "--+--+--+") == ["up"] * 9
+
+
+def test_one_check_may_be_enough() -> None:
+    assert verdicts("unknown", "-+-", rise=1, fall=1) == ["down", "up", "down"]
+
+
+def test_a_long_streak_does_not_take_longer_to_turn() -> None:
+    assert verdicts("up", "+" * 1000 + "---")[-1] == "down"
+
+
+def test_the_reason_is_the_last_failure() -> None:
+    assert judge(Verdict("up"), "connection refused", 2, 1).reason == "connection refused"
+
+
+# --- checks
+
+
+def probe(check: Check, answer: Answer | None, tls: ssl.SSLContext | None = None) -> str:
+    """The check's word on a server that answers so; None: nobody listens."""
+
+    async def run() -> str:
+        context = health_checks.context_of(check)
+        if answer is None:
+            with closing(socket.socket()) as unused:
+                unused.bind(("127.0.0.1", 0))
+                return await health_checks.probe(
+                    check, context, "127.0.0.1", unused.getsockname()[1]
+                )
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=tls)
+        try:
+            port = server.sockets[0].getsockname()[1]
+            return await health_checks.probe(check, context, "127.0.0.1", port)
+        finally:
+            server.close()
+
+    return asyncio.run(run())
+
+
+def says(line: bytes, heard: list[bytes] | None = None) -> Answer:
+    """A server that answers a request with these bytes and hangs up."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            if heard is not None:
+                heard.append(request)
+            writer.write(line)
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    return answer
+
+
+async def is_silent(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that takes the connection and says nothing."""
+    try:
+        await asyncio.sleep(2)
+    finally:
+        writer.close()
+
+
+async def greets(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server of another protocol, which speaks first."""
+    writer.write(b"220 mail.example.com ESMTP\r\n")
+    writer.close()
+
+
+HTTP = Check(type="http", path="/healthz", timeout=0.5)
+
+
+def test_tcp_wants_a_connection() -> None:
+    assert probe(Check(timeout=0.5), is_silent) == ""
+    assert probe(Check(timeout=0.5), None) == "connection refused"
+
+
+def test_http_wants_a_status() -> None:
+    heard: list[bytes] = []
+    assert probe(HTTP, says(b"HTTP/1.1 204 No Content\r\n\r\n", heard)) == ""
+    assert heard[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n")
+    assert probe(HTTP, says(b"HTTP/1.0 302 Found\r\n\r\n")) == ""
+    assert probe(HTTP, says(b"HTTP/1.1 503 Sorry\r\n\r\n")) == "it answers with status 503"
+    only = replace(HTTP, status=((500, 503),), host="web.example.com")
+    assert probe(only, says(b"HTTP/1.1 503 Sorry\r\n\r\n", heard)) == ""
+    assert b"\r\nHost: web.example.com\r\n" in heard[-1]
+
+
+def test_http_takes_nothing_else_for_an_answer() -> None:
+    assert probe(HTTP, says(b"SSH-2.0-OpenSSH\r\n")) == "what it answers is no HTTP"
+    closed = "it closed the connection without a status line"
+    assert probe(HTTP, says(b"HTTP/1.1 200 OK")) == closed
+    assert probe(HTTP, says(b"x" * 10000)) in (closed, "connection reset by peer")
+    assert probe(HTTP, is_silent) == "no answer within 0.5 s"
+    assert probe(HTTP, None) == "connection refused"
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate for web.example.com that nobody but itself vouches for, with its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=web.example.com", "-days", "2"]
+    command += ["-addext", "subjectAltName=DNS:web.example.com"]
+    command += ["-keyout", f"{path}.key", "-out", f"{path}.crt"]
+    subprocess.run(command, check=True, capture_output=True)
+    path.write_text(Path(f"{path}.crt").read_text() + Path(f"{path}.key").read_text())
+    return path
+
+
+def test_https_checks_the_certificate_only_when_told(certificate: Path) -> None:
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(certificate)
+    well = says(b"HTTP/1.1 200 OK\r\n\r\n")
+    plain = replace(HTTP, type="https", timeout=2)
+    checked = replace(plain, verify=True, host="web.example.com")
+    trusting = replace(checked, ca_file=str(certificate))
+    assert probe(plain, well, served) == ""
+    assert "not trusted" in probe(checked, well, served)
+    assert probe(trusting, well, served) == ""
+    assert "not trusted" in probe(replace(trusting, host="other.example.com"), well, served)
+    assert probe(plain, greets).startswith("TLS failed")
+
+
+def test_a_file_without_certificates_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.pem"
+    path.write_text("nothing\n")
+    check = Check(type="https", verify=True, host="a", ca_file=str(path))
+    with pytest.raises(Failure, match="ca_file"):
+        health_watch.contexts_of(Config("/sys/fs/bpf/x", {"web": check}))
+
+
+# --- watches
+
+
+def backend(address: str, health: str = "unknown", disabled: bool = False) -> Backend:
+    return Backend("web", address, 0, 80, disabled, health)
+
+
+def test_the_port_is_the_check_s_the_backend_s_or_the_service_s() -> None:
+    config = Config("/", {"web": Check(), "any": Check(), "admin": Check(port=9000)})
+    own = replace(backend("10.0.0.1"), port=8080)
+    assert health_watch.check_port(config, own) == 8080
+    assert health_watch.check_port(config, backend("10.0.0.1")) == 80
+    assert health_watch.check_port(config, replace(own, service="admin")) == 9000
+    assert health_watch.check_port(config, replace(own, service="other")) == 0
+    nowhere = replace(backend("10.0.0.1"), service="any", service_port=0)
+    assert health_watch.check_port(config, nowhere) == 0
+
+
+def test_only_what_differs_is_written() -> None:
+    up, down, new = backend("10.0.0.1", "up"), backend("10.0.0.2", "up"), backend("10.0.0.3")
+    gone, off = backend("10.0.0.4", "down"), backend("10.0.0.5", "down", disabled=True)
+    watches = {
+        up.key: Watch(Check(), 80, Verdict("up")),
+        down.key: Watch(Check(), 80, Verdict("down")),
+        new.key: Watch(Check(), 80, Verdict("unknown")),
+    }
+    wanted = health_watch.changes(watches, [up, down, new, gone, off])
+    assert wanted == {down.key: "down", gone.key: "unknown"}
+
+
+def test_watches_follow_the_maps_and_keep_what_they_know() -> None:
+    async def run() -> None:
+        config = Config("/", {"web": Check(interval=3600)})
+        shared = Conditions({}, asyncio.Semaphore(1), asyncio.Event())
+        watches: dict[tuple[str, str, int], Watch] = {}
+        first, second = backend("10.0.0.1", "down"), backend("10.0.0.2")
+        health_watch.follow(watches, config, [first, second], shared)
+        assert {key: watch.verdict.health for key, watch in watches.items()} == {
+            first.key: "down",
+            second.key: "unknown",
+        }
+        kept = watches[first.key]
+        kept.verdict = Verdict("up", 2)
+        health_watch.follow(watches, config, [replace(first, health="up")], shared)
+        assert watches == {first.key: kept}
+        other = Config("/", {"web": Check(interval=3600, fall=9)})
+        health_watch.follow(watches, other, [replace(first, health="up")], shared)
+        assert watches[first.key] is not kept
+        assert watches[first.key].verdict == Verdict("up")
+        health_watch.follow(watches, other, [replace(first, disabled=True)], shared)
+        assert not watches
+
+    asyncio.run(run())
+
+
+def test_hundreds_are_checked_at_once_within_the_limit() -> None:
+    at_once = most = 0
+
+    async def slow(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        await asyncio.sleep(0.02)
+        at_once -= 1
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        writer.close()
+
+    async def run() -> None:
+        server = await asyncio.start_server(slow, "127.0.0.1", 0, backlog=1000)
+        port = server.sockets[0].getsockname()[1]
+        check = Check(type="http", port=port, interval=0.1, timeout=5, rise=1)
+        config = Config("/", {"web": check})
+        shared = Conditions({check: None}, asyncio.Semaphore(32), asyncio.Event())
+        watches: dict[tuple[str, str, int], Watch] = {}
+        # One address, three hundred names of backends: the own port is not the checked one.
+        backends = [replace(backend("127.0.0.1"), port=1 + number) for number in range(300)]
+        health_watch.follow(watches, config, backends, shared)
+        for _attempt in range(100):
+            await asyncio.sleep(0.05)
+            if all(watch.verdict.health == "up" for watch in watches.values()):
+                break
+        health_watch.stop(watches)
+        server.close()
+
+    asyncio.run(run())
+    assert 8 < most <= 32
+
+
+# --- the program
+
+
+@contextmanager
+def running(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """The packed service on a balancer that does not exist."""
+    archive = path.parent / "health.pyz"
+    subprocess.run([sys.executable, ROOT / "bpf/pack.py", archive, "xdp_lb.health"], check=True)
+    process = subprocess.Popen(
+        [sys.executable, archive, path], stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_service_waits_for_a_balancer_reloads_and_ends(tmp_path: Path) -> None:
+    path = tmp_path / "health.json"
+    pins = "/sys/fs/bpf/ebpf_fleet/it_no_such_balancer"
+    path.write_text(json.dumps({"pin_dir": pins, "services": {}}))
+    with running(path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"begins: 0 services of {pins} are checked\n"
+        assert process.stdout.readline().startswith(
+            f"trouble: no load balancer is pinned in {pins}"
+        )
+        path.write_text(json.dumps({"pin_dir": pins, "services": {"web": {}}}))
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline() == f"reloaded: 1 services of {pins} are checked\n"
+        path.write_text("{")
+        process.send_signal(signal.SIGHUP)
+        assert process.stdout.readline().startswith("keeps its configuration: ")
+        begun = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.read() == "ends: the balancer goes on as it is\n"
+        assert process.wait() == 0
+        assert time.monotonic() - begun < 2
+
+
+def test_packing_twice_gives_the_same_bytes_with_nothing_else_in_them(tmp_path: Path) -> None:
+    archives = [tmp_path / name for name in ("one.pyz", "two.pyz")]
+    for archive in archives:
+        subprocess.run([sys.executable, ROOT / "bpf/pack.py", archive, "xdp_lb.health"], check=True)
+    assert archives[0].read_bytes() == archives[1].read_bytes()
+    assert b"AnsibleModule" not in archives[0].read_bytes()

@@ -25,6 +25,7 @@ struct next_hop {
 	__u32 ifindex; /* egress */
 	__u32 link[3]; /* destination and source, as Ethernet has them */
 	__u32 seconds; /* what seconds_now() said when it was renewed */
+	__u32 crowded; /* jiffies when nat last found hardly a port */
 	__u16 mtu;
 	__u8 family;
 	__u8 error; /* enum reason; 0: none */

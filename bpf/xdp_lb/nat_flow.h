@@ -17,10 +17,11 @@
 #include "parse.h"
 #include "ring.h"
 
-/* Ports to look at before giving up, the last of them as if they were scarce.
- */
-#define PORT_PROBES   128
-#define SCARCE_PROBES 32
+/* Ports to look at before giving up, and from when on with what patience. */
+#define PORT_PROBES  128
+#define HURRIED_FROM 16
+#define PRESSED_FROM 96
+#define BRIEF_PROBES 8 /* where looking was in vain a moment ago */
 /* Flags of a packet that changes what a flow is. */
 #define TCP_CHANGES (TCP_SYN | TCP_FIN | TCP_RST)
 
@@ -57,36 +58,52 @@ set_backend(struct way *way, __u32 id, const struct packet *packet)
 }
 
 /* Whether the flow at work has that port, now or already. */
-__noinline int nat_take_port(__u32 port, __u32 scarce)
+__noinline int nat_take_port(__u32 port, __u32 patience)
 {
 	struct work *work = work_here();
 
 	if (!work)
 		return 0;
 	work->way.reply.nat_port = bpf_htons(port);
-	return take(&work->way.reply, &work->origin, scarce);
+	return take(&work->way.reply, &work->origin, patience);
+}
+
+static __always_inline enum patience patience_at(__u32 probe)
+{
+	return probe < HURRIED_FROM   ? PATIENT
+	       : probe < PRESSED_FROM ? HURRIED
+				      : PRESSED;
 }
 
 /*
  * A port for the flow at work, 1 if there is one. The client's address and port
  * name the first to look at, so that a repeated SYN finds its own, and how far
- * to jump from there.
+ * to jump from there. Where ports are that scarce, only one packet in a tick of
+ * the clock pays for a long search: a flood must not buy our time with its own.
  */
 static __always_inline int find_port(const struct work *work)
 {
+	__u32 ports, hash, stride, tick, id = work->way.backend;
 	const struct settings *settings = settings_now();
-	__u32 first, ports, hash, stride;
+	struct next_hop *hop;
+	__u32 probe = 0;
 
-	if (!settings || settings->nat_port_last < settings->nat_port_first)
+	hop = bpf_map_lookup_elem(&next_hops, &id);
+	if (!hop || !settings ||
+	    settings->nat_port_last < settings->nat_port_first)
 		return 0;
-	first = settings->nat_port_first;
-	ports = settings->nat_port_last - first + 1;
+	ports = settings->nat_port_last - settings->nat_port_first + 1;
 	hash = hash_address(&work->way.flow.client, work->way.flow.client_port,
 			    work->way.reply.family == AF_INET6);
 	stride = ports > PORT_PROBES ? hash >> 16 | 1 : 1;
-	for (__u32 i = 0; i < PORT_PROBES; i++) {
-		if (nat_take_port(first + hash % ports,
-				  i >= PORT_PROBES - SCARCE_PROBES))
+	tick = bpf_jiffies64();
+	if (hop->crowded == tick)
+		probe = PORT_PROBES - BRIEF_PROBES;
+	for (; probe < PORT_PROBES; probe++) {
+		if (probe == PRESSED_FROM)
+			hop->crowded = tick;
+		if (nat_take_port(settings->nat_port_first + hash % ports,
+				  patience_at(probe)))
 			return 1;
 		hash += stride;
 	}

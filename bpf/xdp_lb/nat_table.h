@@ -23,8 +23,8 @@
 
 /* Seconds for which a backend may remember what has ended: TIME_WAIT. */
 #define LINGER 60
-/* And at least, when ports are scarce; more than the clock's unit. */
-#define LINGER_SCARCE 2
+/* And at least, more than the clock's unit. */
+#define LINGER_HURRIED 2
 
 static __always_inline int same_flow(const struct flow *one,
 				     const struct flow *other)
@@ -67,28 +67,37 @@ static __always_inline int leads_to(const struct nat_entry *entry,
 	       same_address(&backend->address, &reply->backend);
 }
 
+/* How hard a port is looked for. */
+enum patience {
+	PATIENT,
+	HURRIED, /* what has ended may not have ended at the backend */
+	PRESSED, /* half-open connections may have to begin again */
+};
+
 /*
  * Silent for how long does an unconfirmed or ended flow have no use for its
  * port? A client's reset counts only here: anybody could have sent it. An
- * answer to a datagram that reaches another client is worse than an opening TCP
- * connection that has to begin again.
+ * answer to a datagram that reaches another client is worse than a connection
+ * that has to begin again.
  */
-static __always_inline __u32 patience(const struct nat_entry *entry, int scarce,
-				      const struct settings *settings)
+static __always_inline __u32 lapse(const struct nat_entry *entry,
+				   enum patience patience,
+				   const struct settings *settings)
 {
-	if (entry->state == FLOW_OPENING)
-		return !scarce				? LINGER
-		       : entry->protocol == IPPROTO_UDP ? LINGER_SCARCE
-							: 0;
-	if (is_finished(entry) || entry->state & FLOW_RESET)
-		return scarce ? LINGER_SCARCE : LINGER;
+	int is_opening = entry->state == FLOW_OPENING;
+
+	if (is_opening && entry->protocol == IPPROTO_TCP && patience == PRESSED)
+		return 0;
+	if (is_opening || is_finished(entry) || entry->state & FLOW_RESET)
+		return patience == PATIENT ? LINGER : LINGER_HURRIED;
 	return idle_limit(settings, entry->protocol);
 }
 
 /* entry: of the port's holder, NULL if it has none */
 static __noinline int is_over(const struct nat_entry *entry,
 			      const struct nat_origin *holder,
-			      const struct nat_reply *reply, int scarce)
+			      const struct nat_reply *reply,
+			      enum patience patience)
 {
 	const struct settings *settings = settings_now();
 	__u32 now = seconds_now();
@@ -97,32 +106,32 @@ static __noinline int is_over(const struct nat_entry *entry,
 	if (!settings)
 		return 0;
 	if (!entry || !leads_to(entry, reply))
-		return silence >= LINGER_SCARCE;
+		return silence >= LINGER_HURRIED;
 	if (since(entry->seen, now) < silence)
 		silence = since(entry->seen, now);
-	return silence >= patience(entry, scarce, settings);
+	return silence >= lapse(entry, patience, settings);
 }
 
 /* Whether the port can be had from whom it belongs to among the confirmed. */
 static __always_inline int is_open_over(const struct nat_origin *holder,
 					const struct nat_reply *reply,
-					int scarce)
+					enum patience patience)
 {
 	return is_over(bpf_map_lookup_elem(&nat_flows, &holder->flow), holder,
-		       reply, scarce);
+		       reply, patience);
 }
 
 static __always_inline int is_opening_over(const struct nat_origin *holder,
 					   const struct nat_reply *reply,
-					   int scarce)
+					   enum patience patience)
 {
 	return is_over(bpf_map_lookup_elem(&nat_opening, &holder->flow), holder,
-		       reply, scarce);
+		       reply, patience);
 }
 
 /* Make room at a port whose flow is over. The flow's own entry goes first. */
 static __always_inline int vacate_locked(const struct nat_reply *reply,
-					 int scarce)
+					 enum patience patience)
 {
 	struct nat_origin *holder;
 	struct nat_entry *entry;
@@ -130,7 +139,7 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 
 	holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
 	if (holder) {
-		if (!is_opening_over(holder, reply, scarce))
+		if (!is_opening_over(holder, reply, patience))
 			return 0;
 		flow = holder->flow;
 		entry = bpf_map_lookup_elem(&nat_opening, &flow);
@@ -140,7 +149,7 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 	}
 	holder = bpf_map_lookup_elem(&nat_replies, reply);
 	if (holder) {
-		if (!is_open_over(holder, reply, scarce))
+		if (!is_open_over(holder, reply, patience))
 			return 0;
 		flow = holder->flow;
 		entry = bpf_map_lookup_elem(&nat_flows, &flow);
@@ -151,14 +160,15 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 	return 1;
 }
 
-static __always_inline int vacate(const struct nat_reply *reply, int scarce)
+static __always_inline int vacate(const struct nat_reply *reply,
+				  enum patience patience)
 {
 	__u8 locked = 1;
 	int done;
 
 	if (bpf_map_update_elem(&nat_takeovers, reply, &locked, BPF_NOEXIST))
 		return 0;
-	done = vacate_locked(reply, scarce);
+	done = vacate_locked(reply, patience);
 	bpf_map_delete_elem(&nat_takeovers, reply);
 	return done;
 }
@@ -190,23 +200,24 @@ static __noinline int hold(const struct nat_reply *reply,
  * are in use: a look at them comes first and locks nothing.
  */
 static __always_inline int take(const struct nat_reply *reply,
-				const struct nat_origin *origin, int scarce)
+				const struct nat_origin *origin,
+				enum patience patience)
 {
 	struct nat_origin *holder;
 
 	holder = bpf_map_lookup_elem(&nat_replies, reply);
 	if (holder) {
 		if (!same_flow(&holder->flow, &origin->flow) &&
-		    !is_open_over(holder, reply, scarce))
+		    !is_open_over(holder, reply, patience))
 			return 0;
 	} else {
 		holder = bpf_map_lookup_elem(&nat_replies_opening, reply);
 		if (holder && !same_flow(&holder->flow, &origin->flow) &&
-		    !is_opening_over(holder, reply, scarce))
+		    !is_opening_over(holder, reply, patience))
 			return 0;
 	}
 	if (holder && !same_flow(&holder->flow, &origin->flow) &&
-	    !vacate(reply, scarce))
+	    !vacate(reply, patience))
 		return 0;
 	return hold(reply, origin);
 }

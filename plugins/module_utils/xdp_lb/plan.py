@@ -44,6 +44,7 @@ class Index:
 
     now: Mapping[int, Mapping[bytes, bytes]]
     then: Mapping[int, Mapping[bytes, bytes]]
+    wanted: frozenset[bytes]  # the keys of all entries that are to be
     held: Mapping[int, Mapping[int, Backend]]
     vips_now: frozenset[Address]
     vips_then: frozenset[Address]
@@ -74,6 +75,7 @@ def _index(facts: Facts) -> Index:
     return Index(
         _by_id(facts.tables.services),
         _by_id(then),
+        frozenset(then),
         wanted.by_service(facts.tables.backends),
         _vips(facts.tables.services),
         _vips(then),
@@ -143,12 +145,11 @@ def _entry_writes(now: Tables, index: Index, number: int) -> dict[bytes, bytes |
     writes: dict[bytes, bytes | None] = {
         key: value for key, value in then.items() if now.services.get(key) != value
     }
-    everything = {key for entries in index.then.values() for key in entries}
     for key in index.now.get(number, {}):
-        if key not in everything:
+        if key not in index.wanted:
             writes[key] = None
         vip = wanted.vip_key(ServiceKey.unpack(key).address).pack()
-        if vip in now.services and vip not in everything:
+        if vip in now.services and vip not in index.wanted:
             writes[vip] = None
     return writes
 
@@ -260,7 +261,6 @@ def _plan_leftovers(facts: Facts, index: Index) -> Iterator[Change]:
 
 def _stray_entries(now: Tables, index: Index, known: set[int]) -> dict[bytes, bytes | None]:
     """Entries that no service has, and addresses that no service's entry has."""
-    everything = {key for entries in index.then.values() for key in entries}
     taken = {
         wanted.vip_key(ServiceKey.unpack(key).address).pack()
         for number, entries in index.now.items()
@@ -270,7 +270,7 @@ def _stray_entries(now: Tables, index: Index, known: set[int]) -> dict[bytes, by
     return {
         key: None
         for key, value in now.services.items()
-        if key not in everything
+        if key not in index.wanted
         and key not in taken
         and layout.Service.unpack(value).id not in known
     }

@@ -56,9 +56,9 @@ def weight_of(backend: Backend) -> int:
 
 
 def service(shown: Shown) -> dict[str, Any]:
-    """A service, for a diff."""
-    slots, leaving = slots_of(shown.ring)
-    found: dict[str, Any] = {
+    """A service, for a diff. ``slots_leaving`` still lead old connections to another backend."""
+    slots = ring.counts(shown.ring.backends) if shown.ring else {}
+    return {
         "id": shown.id,
         "serves": sorted(
             f"{place_of(ServiceKey.unpack(key))} {_treatment(value)}"
@@ -66,11 +66,11 @@ def service(shown: Shown) -> dict[str, Any]:
         ),
         "vips": sorted(map(str, shown.vips)),
         "backends": {
-            name_of(each): _backend(number, each, slots, leaving, shown.live)
+            name_of(each): _backend(number, each, slots, shown.live)
             for number, each in _in_order(shown.backends)
         },
+        "slots_leaving": layout.RING_SLOTS - shown.ring.previous.count(0) if shown.ring else 0,
     }
-    return found
 
 
 def _treatment(value: bytes) -> str:
@@ -96,29 +96,15 @@ def _sort_key(backend: Backend) -> tuple[int, bytes, int]:
 
 
 def _backend(
-    number: int,
-    backend: Backend,
-    slots: Mapping[int, int],
-    leaving: Mapping[int, int],
-    live: Mapping[int, int],
+    number: int, backend: Backend, slots: Mapping[int, int], live: Mapping[int, int]
 ) -> dict[str, Any]:
     return {
         "weight": weight_of(backend),
         "state": _word(layout.STATES, backend.state),
         "health": _word(layout.HEALTH, backend.health),
         "slots": slots.get(number, 0),
-        "leaving": leaving.get(number, 0),
         "connections": live.get(number, 0),
     }
-
-
-def slots_of(found: Ring | None) -> tuple[dict[int, int], dict[int, int]]:
-    """How many slots lead to each backend by id, and how many may still lead old connections."""
-    if found is None:
-        return {}, {}
-    previous = found.previous.tobytes()
-    leaving = {} if previous == bytes(len(previous)) else ring.counts(found.previous)
-    return ring.counts(found.backends), leaving
 
 
 def digest(found: Ring | None, backends: Mapping[int, Backend]) -> str:
@@ -168,16 +154,25 @@ def settings(found: Settings) -> dict[str, Any] | None:
     }
 
 
+def _leaving(found: Ring | None) -> dict[int, int]:
+    """From how many slots old connections may still lead to each backend, by id."""
+    if found is None or found.previous.count(0) == layout.RING_SLOTS:
+        return {}
+    return ring.counts(found.previous)
+
+
 def result(name: str, shown: Shown, moved: int) -> dict[str, Any]:
     """A service, for the module's result."""
-    slots, leaving = slots_of(shown.ring)
+    slots = ring.counts(shown.ring.backends) if shown.ring else {}
+    leaving = _leaving(shown.ring)
     backends = [
         {
             "id": number,
             "address": str(each.address),
             "port": each.port,
-            **_backend(number, each, slots, leaving, shown.live),
+            **_backend(number, each, slots, shown.live),
             "weight": each.weight,
+            "leaving": leaving.get(number, 0),
         }
         for number, each in _in_order(shown.backends)
     ]

@@ -25,11 +25,12 @@ struct next_hop {
 	__u32 ifindex; /* egress */
 	__u32 link[3]; /* destination and source, as Ethernet has them */
 	__u32 seconds; /* what seconds_now() said when it was renewed */
-	__u32 crowded; /* jiffies when nat last found hardly a port */
+	__u32 crowded; /* jiffies when nat last looked long for a port */
 	__u16 mtu;
 	__u8 family;
 	__u8 error; /* enum reason; 0: none */
 	__u8 routed; /* 1: through a router, not on a link of ours */
+	__u8 full; /* 1: and hardly found one */
 };
 
 /* What is balanced. Written by user space. */

@@ -21,7 +21,7 @@
 #define PORT_PROBES  128
 #define HURRIED_FROM 16
 #define PRESSED_FROM 96
-#define BRIEF_PROBES 8 /* where looking was in vain a moment ago */
+#define LAST_PROBES  120 /* enough where ports are short */
 /* Flags of a packet that changes what a flow is. */
 #define TCP_CHANGES (TCP_SYN | TCP_FIN | TCP_RST)
 
@@ -76,17 +76,37 @@ static __always_inline enum patience patience_at(__u32 probe)
 }
 
 /*
+ * Where ports are scarce, one packet in a tick of the clock pays for a long
+ * search, and others begin where it became less patient: a flood must not buy
+ * our time with its own.
+ */
+static __always_inline __u32 first_probe(const struct next_hop *hop, __u32 tick)
+{
+	if (hop->crowded != tick)
+		return 0;
+	return hop->full ? LAST_PROBES : HURRIED_FROM;
+}
+
+static __always_inline void note_probe(struct next_hop *hop, __u32 tick,
+				       __u32 probe)
+{
+	if (probe != HURRIED_FROM && probe != PRESSED_FROM)
+		return;
+	hop->full = probe == PRESSED_FROM;
+	hop->crowded = tick;
+}
+
+/*
  * A port for the flow at work, 1 if there is one. The client's address and port
  * name the first to look at, so that a repeated SYN finds its own, and how far
- * to jump from there. Where ports are that scarce, only one packet in a tick of
- * the clock pays for a long search: a flood must not buy our time with its own.
+ * to jump from there.
  */
 static __always_inline int find_port(const struct work *work)
 {
-	__u32 ports, hash, stride, tick, id = work->way.backend;
 	const struct settings *settings = settings_now();
+	__u32 ports, hash, stride, id = work->way.backend;
+	__u32 tick = bpf_jiffies64();
 	struct next_hop *hop;
-	__u32 probe = 0;
 
 	hop = bpf_map_lookup_elem(&next_hops, &id);
 	if (!hop || !settings ||
@@ -96,12 +116,9 @@ static __always_inline int find_port(const struct work *work)
 	hash = hash_address(&work->way.flow.client, work->way.flow.client_port,
 			    work->way.reply.family == AF_INET6);
 	stride = ports > PORT_PROBES ? hash >> 16 | 1 : 1;
-	tick = bpf_jiffies64();
-	if (hop->crowded == tick)
-		probe = PORT_PROBES - BRIEF_PROBES;
-	for (; probe < PORT_PROBES; probe++) {
-		if (probe == PRESSED_FROM)
-			hop->crowded = tick;
+	for (__u32 probe = first_probe(hop, tick); probe < PORT_PROBES;
+	     probe++) {
+		note_probe(hop, tick, probe);
 		if (nat_take_port(settings->nat_port_first + hash % ports,
 				  patience_at(probe)))
 			return 1;

@@ -108,6 +108,7 @@ class Balancer:
     netns: str = ""
     declared: list[Service] = field(default_factory=list)
     release: int = 0
+    max_entries: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def pins(self) -> Path:
@@ -120,14 +121,14 @@ class Balancer:
     def load(self) -> engine.Outcome:
         """Load the object as the next release, over the one before, with its maps."""
         self.release += 1
-        maps = {"pin_maps": f"{self.node.name}/maps", "release": str(self.release)}
-        return self._pinned(PROGRAM, OBJECT, **maps)
+        options = {"pin_maps": f"{self.node.name}/maps", "map_max_entries": dict(self.max_entries)}
+        return self._pinned(PROGRAM, OBJECT, release=str(self.release), **options)
 
     def load_maglev(self) -> engine.Outcome:
         """The program that computes the rings, where the engine looks for it."""
         return self._pinned("maglev", MAGLEV)
 
-    def _pinned(self, program: str, path: Path, **more: str) -> engine.Outcome:
+    def _pinned(self, program: str, path: Path, **more: Any) -> engine.Outcome:
         pin = f"{self.node.name}/{program}"
         options = {**PROG_OPTIONS, "object": str(path), "pin": pin, "program": program, **more}
         return engine.converge(prog, prog.desired(options), False, LOCK_SECONDS)
@@ -189,9 +190,9 @@ class Balancer:
 
 
 @contextmanager
-def running(node: Node) -> Iterator[Balancer]:
+def running(node: Node, max_entries: Mapping[str, int] | None = None) -> Iterator[Balancer]:
     """A balancer that is loaded and attached but serves nothing; all of it is gone afterwards."""
-    made = Balancer(node)
+    made = Balancer(node, max_entries=max_entries or {})
     try:
         made.load_maglev()
         made.load()

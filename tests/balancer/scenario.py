@@ -88,13 +88,18 @@ class Scenario:
 
 
 @contextmanager
-def scenario(mode: Mode, network: Topology, second: bool = False) -> Iterator[Scenario]:
+def scenario(
+    mode: Mode,
+    network: Topology,
+    second: bool = False,
+    max_entries: Mapping[str, int] | None = None,
+) -> Iterator[Scenario]:
     """The mode at work on the first balancer, or the second; the virtual address is routed to it."""
     node = network.balancers[second]
     with ExitStack() as stack:
         if not mode.translates:
             stack.enter_context(network.hosted(mode.vip, network.backends))
-        balancer = stack.enter_context(running(node))
+        balancer = stack.enter_context(running(node, max_entries))
         made = Scenario(mode, network, balancer)
         made.serve(made.all())
         stack.callback(network.unroute, mode.vip)

@@ -16,6 +16,7 @@ from topology import Topology
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import pins, test_run
 
+SLOT = struct.Struct("=HH")  # struct slot of layout.h
 FLOWS = 200_000
 EQUALLY, BY_WEIGHT = 0.01, 0.02  # the most that a share may be off, of that share
 ROUTED = [
@@ -25,12 +26,12 @@ ROUTED = [
 
 def ring(balancer: Balancer, number: int) -> list[tuple[str, int]]:
     """Address and port of the backend in each slot."""
-    inner = bpftool(
-        "map", "lookup", "pinned", balancer.maps / "rings", "key", *number.to_bytes(4, "little")
-    )
-    raw = bpftool("map", "lookup", "id", inner["inner_map_id"], "key", 0, 0, 0, 0)["value"]
-    data = bytes(int(byte, 16) for byte in raw)
-    slots = [backend for backend, _previous in struct.iter_unpack("=HH", data)]
+    key = ("key", *number.to_bytes(4, "little"))
+    found = bpftool("map", "lookup", "pinned", balancer.maps / "rings", *key)["value"]
+    inner = int.from_bytes(bytes(int(byte, 16) for byte in found), "little")
+    raw = bpftool("map", "lookup", "id", inner, "key", 0, 0, 0, 0)["value"]
+    data = bytes(int(byte, 16) for byte in raw[: RING_SLOTS * SLOT.size])
+    slots = [backend for backend, _previous in SLOT.iter_unpack(data)]
     assert len(slots) == RING_SLOTS
     ids = {
         entry["key"]: (str(entry["value"]["address"]), int(entry["value"]["port"]))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,21 +150,16 @@ def run(request: Request, check: bool = False) -> Result:
         if packet.verdict:
             verdicts.require_known(packet.verdict, there.program.type)
     verdicts.of_type(there.program.type)
-    with pins.get(request.pin) as program, _prepared(program, there.program.type) as tested:
+    with ExitStack() as stack:
+        program = stack.enter_context(pins.get(request.pin))
+        tested: Fd | None = None
+        if there.program.type == "xdp":
+            tested = stack.enter_context(headroom.soiled(program))
         outcomes = tuple(
             _try(tested or program, packet, there.program.type, request.repeat)
             for packet in request.packets
         )
     return Result(there.program.id, tested is not None, outcomes)
-
-
-@contextmanager
-def _prepared(program: Fd, prog_type: str) -> Iterator[Fd | None]:
-    if prog_type != "xdp":
-        yield None
-        return
-    with headroom.soiled(program) as tested:
-        yield tested
 
 
 def _try(program: Fd, packet: Packet, prog_type: str, repeat: int) -> Outcome:

@@ -41,6 +41,7 @@ class Service:
     shared: Conditions
     threads: ThreadPoolExecutor
     watches: dict[Key, Watch] = field(default_factory=dict)
+    looked: bool = False  # at every ring, since the balancer was found
     troubles: dict[str, str] = field(default_factory=dict)  # said already, by what had them
     kept: frozenset[str] = frozenset()  # services that keep all backends, as too few are up
     unchecked: frozenset[str] = frozenset()  # services whose check has no port
@@ -118,12 +119,13 @@ async def _step(service: Service) -> None:
         health_watch.follow(service.watches, service.config, backends, service.shared)
         _say_unchecked(service, backends)
         wanted = health_watch.changes(service.watches, backends)
-        if wanted:
-            _say_written(
-                service, await _in_thread(service, lambda: health_maps.write(pins, wanted))
-            )
+        if wanted or not service.looked:
+            write = functools.partial(health_maps.write, pins, wanted, not service.looked)
+            _say_written(service, await _in_thread(service, write))
+        service.looked = True
         _complain(service, "maps", "")
     except (Failure, OSError) as error:
+        service.looked = False
         _complain(service, "maps", str(error))
 
 

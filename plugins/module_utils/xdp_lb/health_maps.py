@@ -98,10 +98,11 @@ def _backends(now: Tables) -> dict[int, Backend]:
     }
 
 
-def write(pin_dir: str, wanted: Mapping[Key, str]) -> Written:
+def write(pin_dir: str, wanted: Mapping[Key, str], every_ring: bool = False) -> Written:
     """Give backends the health that is wanted, and their services the rings that follow from it.
 
-    A backend that is gone meanwhile is left out. Raises Failure.
+    A backend that is gone meanwhile is left out. ``every_ring`` looks at all rings, for one that a
+    killed run has left behind its backends. Raises Failure.
     """
     with host_lock(LOCK_SECONDS), opened(pin_dir) as found:
         now = tables.read(found, rings=False)
@@ -114,8 +115,8 @@ def write(pin_dir: str, wanted: Mapping[Key, str]) -> Written:
         records = dict(now.backends)
         for number, health in changed.items():
             records[number] = replace(records[number], health=HEALTH.index(health))
-        touched = {records[number].service for number in changed}
-        rings = _rings(pin_dir, found, now, records, touched)
+        stale = set(now.names) if every_ring else _stale(now, records)
+        rings = _rings(pin_dir, found, now, records, stale)
         tables.put_backends(found, {number: records[number] for number in changed})
         tables.put_rings(found, rings)
     return Written(
@@ -133,31 +134,38 @@ def write(pin_dir: str, wanted: Mapping[Key, str]) -> Written:
     )
 
 
+def _stale(now: Tables, records: Mapping[int, layout.Backend]) -> set[int]:
+    """The services, by id, whose rings get other members."""
+    before, after = _by_service(now.backends), _by_service(records)
+    return {
+        number
+        for number, own in after.items()
+        if members.members(before[number]) != members.members(own)
+    }
+
+
 def _rings(
     pin_dir: str,
     found: Mapping[str, Map],
     now: Tables,
     records: Mapping[int, layout.Backend],
-    touched: set[int],
+    stale: set[int],
 ) -> dict[int, bytes]:
-    """The rings, of the services that were touched, that are to be replaced."""
-    before, after = _by_service(now.backends), _by_service(records)
-    stale = [
-        number
-        for number in sorted(touched)
-        if members.members(before[number]) != members.members(after[number])
-    ]
+    """Those rings of these services that are not what they are to be."""
     if not stale:
         return {}
+    after = _by_service(records)
     kinds = kinds_of(now)
     moment = Moment(layout.coarse(time.monotonic_ns()), now.settings.udp_grace)
     rings = {}
     with ring.open_pinned(os.path.join(pin_dir, ring.PROGRAM)) as computer:
-        for number in stale:
+        for number in sorted(stale & kinds.keys()):
             raw = tables.read_ring(found, number)
             old = Ring.unpack(raw) if raw else None
             kind = kinds[number]
-            new = members.next_ring(computer, after[number], kind.forwarding, kind.udp, old, moment)
+            new = members.next_ring(
+                computer, after.get(number, {}), kind.forwarding, kind.udp, old, moment
+            )
             if new != old:
                 rings[number] = new.pack()
     return rings

@@ -17,18 +17,18 @@ from . import backend
 def main(arguments: Sequence[str]) -> int:
     """``backend CONFIGURATION``: converge to the options of the module in it. The exit status."""
     if len(arguments) != 1:
-        print("usage: ebpf-fleet-backend.pyz CONFIGURATION.json", file=sys.stderr)
+        sys.stderr.write("usage: ebpf-fleet-backend.pyz CONFIGURATION.json\n")
         return 2
     try:
         with open(arguments[0], encoding="utf-8") as file:
             options = {"state": "present", "unpack": "device", "mss": True, **json.load(file)}
         outcome = converge(backend, backend.desired(options), check=False)
     except (Failure, ValueError) as error:
-        print(f"{arguments[0]}: {error}", file=sys.stderr)
+        sys.stderr.write(f"{arguments[0]}: {error}\n")
         return 1
     except OSError as error:
-        print(from_os_error(error, str(error.filename or arguments[0])), file=sys.stderr)
+        sys.stderr.write(f"{from_os_error(error, str(error.filename or arguments[0]))}\n")
         return 1
     for action in outcome.actions:
-        print(action, flush=True)
+        sys.stdout.write(action + "\n")
     return 0

@@ -50,13 +50,13 @@ class Service:
 def main(arguments: Sequence[str]) -> int:
     """``health CONFIGURATION``: run until SIGTERM. Returns the exit status."""
     if len(arguments) != 1:
-        print("usage: ebpf-fleet-health.pyz CONFIGURATION.json", file=sys.stderr)
+        sys.stderr.write("usage: ebpf-fleet-health.pyz CONFIGURATION.json\n")
         return 2
     try:
         config = health_config.read(arguments[0])
         contexts = health_watch.contexts_of(config)
     except Failure as failure:
-        print(failure, file=sys.stderr)
+        sys.stderr.write(f"{failure}\n")
         return 2
     asyncio.run(_run(arguments[0], config, contexts))
     return 0
@@ -195,4 +195,5 @@ def _in_ring(sizes: Mapping[str, tuple[int, int]], name: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()

@@ -38,7 +38,7 @@ format: setup ## format Python and C
 	@git ls-files --cached --others --exclude-standard -- '*.c' '*.h' | xargs -r clang-format -i --style=file:bpf/.clang-format
 
 .PHONY: lab
-lab: bpf ## three hosts on this machine, accelerated, verified and measured
+lab: bpf ## ten hosts on this machine, accelerated and balanced, verified and measured
 	@$(LAB) tests/lab/lab.py run
 
 .PHONY: lab-status

@@ -1,12 +1,13 @@
 # Copyright (c) 2026, the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What `make lab` shows: converge, converge again, verify, measure, leave it accelerated."""
+"""What `make lab` shows: converge, converge again, verify, measure, load, leave it at work."""
 
 from __future__ import annotations
 
 import time
 
+import balancing
 import fabric
 import figures
 from layout import SSH_CONFIG, WEB
@@ -19,14 +20,21 @@ accelerated, {rolled_back} is rolled back; the three were measured in turn, neve
 order that changed with each round. What wrk and nginx say to each other stays on TCP in all three,
 and is part of the bytes over lo."""
 
+UNDER_LOAD = """
+Clients ask all services the whole time, over connections that each live for half a second, and ask
+again when one breaks. failed: requests given up. broken: connections that ended before their time,
+which those to a server that is killed must. refused: attempts to connect that came to nothing."""
+
 NEXT = f"""
-The lab is up and accelerated. Try:
+The lab is up and at work. Try:
   ssh -F {SSH_CONFIG} web1
       and there: bpftool prog show; bpftool cgroup tree /sys/fs/cgroup; curl -i localhost:8080
+  ssh -F {SSH_CONFIG} client1 curl -si http://192.0.2.10/
   export ANSIBLE_CONFIG=tests/lab/ansible.cfg PATH=$PWD/.venv/bin:$PATH
   ansible-playbook ebpf.fleet.site --check --diff
       after an edit in playbooks/inventories/lab/group_vars/
-  ansible-playbook ebpf.fleet.verify      prove that the stack is bypassed
+  ansible-playbook ebpf.fleet.drain -e backend=10.78.1.33
+  ansible-playbook ebpf.fleet.verify      prove that the stack is bypassed and every backend answers
   ansible-playbook ebpf.fleet.rollback    take it back, under traffic
   make lab-down                           leave no trace"""
 
@@ -44,7 +52,7 @@ def run() -> None:
         result.text = summary(recaps)
     with step("verify.yml") as result:
         play("verify")
-        result.text = "data bypasses the stack on every host"
+        result.text = "data bypasses the stack, every backend answers"
     with step(f"{plain.name} made anew; rollback.yml on {rolled_back.name}") as result:
         fabric.again(plain)
         result.text = summary(play("rollback", rolled_back.name))
@@ -53,7 +61,8 @@ def run() -> None:
     states = {"plain": plain, "accelerated": accelerated, "rolled back": rolled_back}
     table = figures.measure(states)
     with step("site.yml: all three accelerated") as result:
-        result.text = summary(play("site"))
+        result.text = summary(play("site", "sockmap_accelerator"))
+    under_load = balancing.show()
     print()
     print("\n".join(figures.render(table)))
     print(
@@ -64,5 +73,8 @@ def run() -> None:
             rolled_back=rolled_back.name,
         )
     )
+    print()
+    print("\n".join(under_load))
+    print(UNDER_LOAD)
     print(NEXT)
     print(f"\n{time.monotonic() - begin:.0f} s in all.")

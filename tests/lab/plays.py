@@ -37,6 +37,11 @@ def play(name: str, limit: str = "all", *options: str) -> list[Recap]:
 
     Raises LabError, with the end of Ansible's output, when a host failed or none was there.
     """
+    return parse(output(name, limit, *options))
+
+
+def output(name: str, limit: str = "all", *options: str) -> str:
+    """The same, and all that Ansible printed."""
     link_collection()
     command = [ansible_playbook(), f"ebpf.fleet.{name}", "--limit", limit, *options]
     done = subprocess.run(
@@ -50,13 +55,12 @@ def play(name: str, limit: str = "all", *options: str) -> list[Recap]:
     log = LOGS / f"{name}.log"
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n{done.stdout}\n")
-    recaps = parse(done.stdout)
-    if done.returncode or not recaps:
+    if done.returncode or not parse(done.stdout):
         tail = "\n".join(done.stdout.splitlines()[-TAIL_LINES:])
         raise LabError(
             f"{' '.join(command)} failed ({done.returncode}):\n{tail}\n(all of it: {log})"
         )
-    return recaps
+    return done.stdout
 
 
 def parse(output: str) -> list[Recap]:

@@ -16,4 +16,13 @@ static __always_inline __u32 seconds_now(void)
 	return bpf_ktime_get_ns() >> 30;
 }
 
+/*
+ * Seconds since then. Who wrote it may have been ahead: another CPU by a tick,
+ * user space, which reads the fine clock.
+ */
+static __always_inline __u32 since(__u32 then, __u32 now)
+{
+	return (__s32)(now - then) > 0 ? now - then : 0;
+}
+
 #endif

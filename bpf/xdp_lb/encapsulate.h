@@ -67,7 +67,7 @@ static __always_inline void write_ipv6(struct ipv6hdr *ip, __u32 flow_label,
 	__builtin_memcpy(&ip->daddr, destination, sizeof(*destination));
 }
 
-/* Nonzero: there is no room. The packet is longer than MTU or not: not here. */
+/* Nonzero: there is no headroom. That the MTU allows it has been seen to. */
 static __always_inline int encapsulate(struct xdp_md *ctx,
 				       const struct packet *packet,
 				       const struct backend *backend,

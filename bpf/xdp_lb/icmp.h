@@ -105,7 +105,7 @@ struct error_ipv6 {
 	__u8 quoted[QUOTED];
 };
 
-/* Type and code as one word, to go with the rest of the message. */
+/* The header of an error, with the sum over it and what it quotes. */
 static __always_inline void seal(struct icmp_header *icmp, __u8 type, __u8 code,
 				 __u32 mtu, sum_t pseudo_header)
 {

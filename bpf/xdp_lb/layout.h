@@ -218,7 +218,8 @@ struct service_counters {
 enum reason {
 	PASS_FOREIGN = 0, /* no address of ours, or no service on that port */
 	PASS_NOT_CONFIGURED, /* settings.layout is not LAYOUT */
-	PASS_OPTIONS, /* to a VIP, with IPv4 options */
+	PASS_OPTIONS, /* to a VIP, with IPv4 options, or IPv6 headers that lead
+			 elsewhere or are too many */
 	PASS_FRAGMENT, /* to a VIP, in fragments */
 	PASS_ICMP, /* to a VIP, neither echo nor an error for a flow */
 	PASS_MALFORMED, /* headers that do not fit the packet */

@@ -48,7 +48,7 @@ struct {
 	__type(value, struct service);
 } services6 SEC(".maps");
 
-/* Written by user space. */
+/* What cannot be in them. Written by user space. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -164,8 +164,7 @@ struct {
 	__type(value, __u64);
 } reasons SEC(".maps");
 
-/* By backend id, and by a hash of the client's address. The data plane's own.
- */
+/* By backend id, and by a hash of a client's address; the data plane's own. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, MAX_BACKENDS);

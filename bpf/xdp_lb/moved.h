@@ -33,136 +33,159 @@ static __always_inline void count_moved(__u32 service, int hit)
 		counters->moved_misses++;
 }
 
+/* A packet in a slot that has a previous backend. */
+struct moved {
+	const struct packet *packet;
+	struct flow flow;
+	__u32 now;
+	__u32 idle; /* seconds after which a silent flow has ended */
+};
+
 /*
- * Whether an entry still speaks for a packet: not after silence, and not for
- * the SYN of a next connection.
+ * Whether an entry speaks for the packet: not after silence, not for a backend
+ * that is gone, and not for the SYN of a next connection.
  */
 static __always_inline int speaks_for(const struct flow_entry *entry,
-				      const struct packet *packet, __u32 now,
-				      __u32 idle)
+				      const struct moved *moved)
 {
-	if (now - entry->seen > idle)
+	if (since(entry->seen, moved->now) > moved->idle ||
+	    !usable_backend(entry->backend, moved->flow.service))
 		return 0;
-	return !is_first_syn(packet) ||
+	return !is_first_syn(moved->packet) ||
 	       !(entry->state & (FLOW_CLIENT_FIN | FLOW_RESET));
+}
+
+/* NULL: none that speaks for the packet */
+static __always_inline struct flow_entry *find_entry(void *table,
+						     const struct moved *moved)
+{
+	struct flow_entry *entry = bpf_map_lookup_elem(table, &moved->flow);
+
+	return entry && speaks_for(entry, moved) ? entry : NULL;
 }
 
 /* Write only what changes: the line is shared by CPUs. */
 static __always_inline void touch(struct flow_entry *entry,
-				  const struct packet *packet, __u32 now)
+				  const struct moved *moved)
 {
 	__u8 state = entry->state;
 
-	if (packet->tcp_flags & TCP_FIN)
+	if (moved->packet->tcp_flags & TCP_FIN)
 		state |= FLOW_CLIENT_FIN;
-	if (packet->tcp_flags & TCP_RST)
+	if (moved->packet->tcp_flags & TCP_RST)
 		state |= FLOW_RESET;
 	if (entry->state != state)
 		entry->state = state;
-	if (entry->seen != now)
-		entry->seen = now;
+	if (entry->seen != moved->now)
+		entry->seen = moved->now;
 }
 
-static __always_inline __u32 moved_tcp(const struct packet *packet,
-				       const struct slot *slot,
-				       const struct flow *flow, __u32 now,
-				       __u32 idle)
+static __always_inline void insert(void *table, const struct moved *moved,
+				   __u32 backend, __u8 state)
 {
-	struct flow_entry fresh = {
-		.backend = slot->backend,
-		.slot = packet->slot,
-		.seen = now,
-		.state = FLOW_OPENING,
+	struct flow_entry entry = {
+		.backend = backend,
+		.slot = moved->packet->slot,
+		.state = state,
 	};
-	struct flow_entry *entry;
 
-	entry = bpf_map_lookup_elem(&flows, flow);
-	if (!entry || !speaks_for(entry, packet, now, idle))
-		entry = bpf_map_lookup_elem(&flows_leaving, flow);
-	if (entry && speaks_for(entry, packet, now, idle)) {
-		touch(entry, packet, now);
-		count_moved(flow->service, 1);
+	touch(&entry, moved);
+	bpf_map_update_elem(table, &moved->flow, &entry, BPF_ANY);
+}
+
+/* No table knows the packet: it is of a connection from before the move. */
+static __always_inline __u32 leave(const struct moved *moved,
+				   const struct slot *slot)
+{
+	if (!usable_backend(slot->previous, moved->flow.service))
+		return slot->backend;
+	insert(&flows_leaving, moved, slot->previous, FLOW_OPEN);
+	return slot->previous;
+}
+
+/* The client has sent more than a SYN. */
+static __always_inline __u32 confirm_flow(const struct moved *moved,
+					  __u32 backend)
+{
+	insert(&flows, moved, backend, FLOW_OPEN);
+	bpf_map_delete_elem(&flows_opening, &moved->flow);
+	return backend;
+}
+
+/* What the tables say of such a flow is over. */
+static __always_inline __u32 open_flow(const struct moved *moved,
+				       const struct slot *slot)
+{
+	bpf_map_delete_elem(&flows, &moved->flow);
+	bpf_map_delete_elem(&flows_leaving, &moved->flow);
+	insert(&flows_opening, moved, slot->backend, FLOW_OPENING);
+	return slot->backend;
+}
+
+static __always_inline __u32 moved_tcp(const struct moved *moved,
+				       const struct slot *slot)
+{
+	struct flow_entry *entry = find_entry(&flows, moved);
+	__u32 backend;
+
+	if (!entry)
+		entry = find_entry(&flows_leaving, moved);
+	if (entry) {
+		touch(entry, moved);
+		count_moved(moved->flow.service, 1);
 		return entry->backend;
 	}
-	entry = bpf_map_lookup_elem(&flows_opening, flow);
-	if (entry && now - entry->seen <= idle) {
-		count_moved(flow->service, 1);
-		if (is_first_syn(packet))
-			return entry->backend;
-		fresh.backend = entry->backend;
-		fresh.state = FLOW_OPEN;
-		bpf_map_update_elem(&flows, flow, &fresh, BPF_ANY);
-		bpf_map_delete_elem(&flows_opening, flow);
-		return fresh.backend;
+	entry = find_entry(&flows_opening, moved);
+	if (entry) {
+		backend = entry->backend;
+		count_moved(moved->flow.service, 1);
+		return is_first_syn(moved->packet)
+			       ? backend
+			       : confirm_flow(moved, backend);
 	}
-	count_moved(flow->service, 0);
-	if (is_first_syn(packet)) {
-		/* what was there is over */
-		bpf_map_delete_elem(&flows, flow);
-		bpf_map_delete_elem(&flows_leaving, flow);
-		bpf_map_update_elem(&flows_opening, flow, &fresh, BPF_ANY);
-		return fresh.backend;
-	}
-	if (!usable_backend(slot->previous, flow->service))
-		return slot->backend;
-	fresh.backend = slot->previous;
-	fresh.state = FLOW_OPEN;
-	touch(&fresh, packet, now);
-	bpf_map_update_elem(&flows_leaving, flow, &fresh, BPF_ANY);
-	return fresh.backend;
+	count_moved(moved->flow.service, 0);
+	return is_first_syn(moved->packet) ? open_flow(moved, slot)
+					   : leave(moved, slot);
 }
 
 /* Nothing tells a first datagram from a later one but the time. */
-static __always_inline __u32 moved_udp(const struct packet *packet,
-				       const struct slot *slot,
-				       const struct flow *flow, __u32 since,
-				       __u32 now,
-				       const struct settings *settings)
+static __always_inline __u32 moved_udp(const struct moved *moved,
+				       const struct slot *slot, int is_soon)
 {
-	struct flow_entry old = {
-		.backend = slot->previous,
-		.slot = packet->slot,
-		.seen = now,
-		.state = FLOW_OPEN,
-	};
-	struct flow_entry *entry = bpf_map_lookup_elem(&flows_leaving, flow);
+	struct flow_entry *entry = find_entry(&flows_leaving, moved);
 
-	if (entry && speaks_for(entry, packet, now, settings->idle_udp)) {
-		touch(entry, packet, now);
-		count_moved(flow->service, 1);
+	count_moved(moved->flow.service, entry != NULL);
+	if (entry) {
+		touch(entry, moved);
 		return entry->backend;
 	}
-	count_moved(flow->service, 0);
-	if (since >= settings->udp_grace ||
-	    !usable_backend(slot->previous, flow->service))
-		return slot->backend;
-	bpf_map_update_elem(&flows_leaving, flow, &old, BPF_ANY);
-	return old.backend;
+	return is_soon ? leave(moved, slot) : slot->backend;
 }
 
 /*
- * The backend (id) of a packet in a slot that has a previous one. moved: when
- * its ring last changed
+ * The backend (id) of a packet in a slot that has a previous one. when: its
+ * ring last changed
  */
 static __noinline __u32 moved_backend(const struct packet *packet,
 				      const struct service *service,
-				      const struct slot *slot, __u32 moved,
+				      const struct slot *slot, __u32 when,
 				      const struct settings *settings)
 {
-	struct flow flow = {
-		.client = packet->source,
-		.client_port = packet->source_port,
-		.service_port = packet->destination_port,
-		.service = service->id,
+	struct moved moved = {
+		.packet = packet,
+		.flow.client = packet->source,
+		.flow.client_port = packet->source_port,
+		.flow.service_port = packet->destination_port,
+		.flow.service = service->id,
+		.now = seconds_now(),
+		.idle = settings->idle_tcp,
 	};
-	__u32 now = seconds_now();
-	__u32 id;
 
 	if (packet->protocol == IPPROTO_TCP)
-		id = moved_tcp(packet, slot, &flow, now, settings->idle_tcp);
-	else
-		id = moved_udp(packet, slot, &flow, now - moved, now, settings);
-	return usable_backend(id, service->id) ? id : slot->backend;
+		return moved_tcp(&moved, slot);
+	moved.idle = settings->idle_udp;
+	return moved_udp(&moved, slot,
+			 since(when, moved.now) < settings->udp_grace);
 }
 
 #endif

@@ -42,12 +42,6 @@ static __always_inline int is_finished(const struct nat_entry *entry)
 	       entry->state & (FLOW_CLIENT_FIN | FLOW_RESET);
 }
 
-/* Seconds since then; CPUs may differ by one. */
-static __always_inline __u32 since(__u32 seen, __u32 now)
-{
-	return (__s32)(now - seen) > 0 ? now - seen : 0;
-}
-
 static __always_inline __u32 idle_limit(const struct settings *settings,
 					__u8 protocol)
 {

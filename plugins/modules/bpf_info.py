@@ -211,6 +211,8 @@ attachments:
       description:
         - How it is attached, such as V(multi) to a cgroup or V(native) to an interface, or a tc
           filter's priority and handle.
+        - Of a component (attach type V(ext)), the mode, the dispatcher that calls it, and its
+          priority.
       type: str
     netns:
       description: The name of the interface's network namespace, empty for the module's own.

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from ..bpf import hooks, netns, rtnetlink, tc, xdp
 from ..bpf.info import LinkInfo
 from ..bpf.rtnetlink import Interface
+from . import xdp_dispatch
 from .attachments import Attachment
 
 TCX_ATTACH_TYPES = ("tcx_ingress", "tcx_egress")
@@ -57,6 +58,20 @@ def _xdp(interface: Interface, namespace: str, unplaced: _Unplaced) -> Iterator[
         links = unplaced.get((interface.ifindex, prog_id), [])
         link_id = links.pop(0) if links else 0
         yield Attachment("xdp", interface.name, "xdp", prog_id, link_id, mode, namespace)
+        yield from _components(interface, prog_id, mode, namespace)
+
+
+def _components(
+    interface: Interface, prog_id: int, mode: str, namespace: str
+) -> Iterator[Attachment]:
+    """What the program calls, when it is a dispatcher that shares the interface."""
+    try:
+        for link_id, each in xdp_dispatch.calls(interface.ifindex, prog_id):
+            how = f"{mode}, called by program {prog_id} with priority {each.slot.priority}"
+            called = each.program.id
+            yield Attachment("xdp", interface.name, "ext", called, link_id, how, namespace)
+    except FileNotFoundError:  # replaced meanwhile
+        return
 
 
 def _tcx(interface: Interface, namespace: str) -> Iterator[Attachment]:

@@ -93,6 +93,16 @@ def _components(directory: str, config: Config) -> Iterator[Component]:
         yield Component(linked.program(about.id), slot, about.load_time)
 
 
+def calls(ifindex: int, prog_id: int) -> Iterator[tuple[int, Component]]:
+    """Link id and component of each slot whose pins can be seen, in order, without the lock."""
+    chain = read(ifindex, prog_id)
+    for index, each in enumerate(chain.components if chain else ()):
+        with contextlib.suppress(FileNotFoundError):
+            with pins.get(f"{_directory(ifindex, prog_id)}/prog{index}-link") as fd:
+                link_id = info.link(fd).id
+            yield link_id, each
+
+
 def component(prog_id: int) -> Component:
     """A program that is no component yet, and how it wants to be called."""
     with info.open_program(prog_id) as fd:

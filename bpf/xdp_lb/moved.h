@@ -42,17 +42,18 @@ struct moved {
 };
 
 /*
- * Whether an entry speaks for the packet: not after silence, not for a backend
- * that is gone, and not for the SYN of a next connection.
+ * Whether an entry speaks for the packet: not after silence, and not for the
+ * SYN of a next connection, or of one that the entry's backend cannot have.
  */
 static __always_inline int speaks_for(const struct flow_entry *entry,
 				      const struct moved *moved)
 {
-	if (since(entry->seen, moved->now) > moved->idle ||
-	    !usable_backend(entry->backend, moved->flow.service))
+	if (since(entry->seen, moved->now) > moved->idle)
 		return 0;
-	return !is_first_syn(moved->packet) ||
-	       !(entry->state & (FLOW_CLIENT_FIN | FLOW_RESET));
+	if (!is_first_syn(moved->packet))
+		return 1;
+	return !(entry->state & (FLOW_CLIENT_FIN | FLOW_RESET)) &&
+	       usable_backend(entry->backend, moved->flow.service);
 }
 
 /* NULL: none that speaks for the packet */
@@ -93,12 +94,15 @@ static __always_inline void insert(void *table, const struct moved *moved,
 	bpf_map_update_elem(table, &moved->flow, &entry, BPF_ANY);
 }
 
-/* No table knows the packet: it is of a connection from before the move. */
+/*
+ * No table knows the packet: it is of a connection from before the move. Its
+ * backend; 0: that is gone.
+ */
 static __always_inline __u32 leave(const struct moved *moved,
 				   const struct slot *slot)
 {
 	if (!usable_backend(slot->previous, moved->flow.service))
-		return slot->backend;
+		return 0;
 	insert(&flows_leaving, moved, slot->previous, FLOW_OPEN);
 	return slot->previous;
 }
@@ -148,7 +152,7 @@ static __always_inline __u32 moved_tcp(const struct moved *moved,
 					   : leave(moved, slot);
 }
 
-/* Nothing tells a first datagram from a later one but the time. */
+/* Nothing tells a first datagram from a later one but the time. 0: a first */
 static __always_inline __u32 moved_udp(const struct moved *moved,
 				       const struct slot *slot, int is_soon)
 {
@@ -159,7 +163,7 @@ static __always_inline __u32 moved_udp(const struct moved *moved,
 		touch(entry, moved);
 		return entry->backend;
 	}
-	return is_soon ? leave(moved, slot) : slot->backend;
+	return is_soon ? leave(moved, slot) : 0;
 }
 
 /*
@@ -180,12 +184,16 @@ static __noinline __u32 moved_backend(const struct packet *packet,
 		.now = seconds_now(),
 		.idle = settings->idle_tcp,
 	};
+	__u32 id;
 
-	if (packet->protocol == IPPROTO_TCP)
-		return moved_tcp(&moved, slot);
-	moved.idle = settings->idle_udp;
-	return moved_udp(&moved, slot,
-			 since(when, moved.now) < settings->udp_grace);
+	if (packet->protocol == IPPROTO_TCP) {
+		id = moved_tcp(&moved, slot);
+	} else {
+		moved.idle = settings->idle_udp;
+		id = moved_udp(&moved, slot,
+			       since(when, moved.now) < settings->udp_grace);
+	}
+	return usable_backend(id, service->id) ? id : slot->backend;
 }
 
 #endif

@@ -71,7 +71,7 @@ def test_services_that_do_not_go_together_are_refused(second: dict[str, Any], me
 @pytest.mark.parametrize(
     ("options", "declared", "message"),
     [
-        ({"sources": {}}, service(forwarding="ipip"), "service web: ipip encapsulates with a source address of the balancer, and there is none for IPv4: set sources.ipv4 (xdp_lb_sources of the role)"),
+        ({"sources": {}}, service(forwarding="ipip"), "and there is none for IPv4: set sources.ipv4 (xdp_lb_sources of the role)"),
         ({"sources": {"ipv4": "10.0.0.1"}}, service(forwarding="ipip", backends=[backend("fd00::11")]), "there is none for IPv6"),
         ({"sources": {}}, service(forwarding="nat"), "nat translates with a source address"),
         ({"sources": {"ipv4": "fd00::1"}}, service(), "sources.ipv4: fd00::1 is an IPv6 address"),

@@ -184,8 +184,8 @@ def test_an_exchange_that_does_not_fit_says_how_to_do_it() -> None:
 @pytest.mark.parametrize(
     ("services", "message"),
     [
-        ([service(name=f"s{port}", port=str(port)) for port in range(1, 10)], r"9 services are declared, and the pinned maps hold 8; grow service_names, rings and service_counters by map_max_entries of bpf_prog \(xdp_lb_max_services"),
-        ([service(backends=[backend(f"10.0.0.{number}") for number in range(1, 18)])], r"17 backends are declared, and the pinned maps hold 16; grow backends, backend_counters and next_hops by map_max_entries of bpf_prog \(xdp_lb_max_backends"),
+        ([service(name=f"s{port}", port=str(port)) for port in range(1, 10)], r"9 services are declared, .* hold 8; grow .* rings .*map_max_entries of bpf_prog \(xdp_lb_max_services"),
+        ([service(backends=[backend(f"10.0.0.{number}") for number in range(1, 18)])], r"17 backends are declared, .* hold 16; grow .*map_max_entries of bpf_prog \(xdp_lb_max_backends"),
     ],
 )  # fmt: skip
 def test_more_than_the_maps_hold_is_refused(services: list[dict[str, Any]], message: str) -> None:

@@ -53,7 +53,7 @@ def run(weight: int) -> tuple[bool, float]:
 def main() -> int:
     """Measure; the exit status says whether it was fast enough."""
     print("first", run(10))
-    unchanged = [run(10) for _ in range(TRIES)]
+    unchanged = [run(10) for dummy in range(TRIES)]
     changed = [run(weight) for weight in range(11, 11 + TRIES)]
     print("unchanged", unchanged)
     print("changed", changed)

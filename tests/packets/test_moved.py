@@ -245,6 +245,29 @@ def test_a_disabled_new_one(moved: Moved) -> None:
     moved.tcp(NEXT, "A")
 
 
+@pytest.mark.parametrize("table", ["flows", "flows_leaving"])
+def test_a_syn_whose_flow_s_backend_is_disabled(moved: Moved, table: str) -> None:
+    """It begins elsewhere, and stays there when the backend is back."""
+    gone = FlowEntry(NEXT, 5, plane.seconds(), OPEN)
+    moved.balancer.put(table, moved.key(), gone.packed())
+    moved.state(NEXT, state=tables.DISABLED)
+    moved.tcp(NEW, "S")
+    moved.tcp(NEW, "A")
+    moved.state(NEXT)
+    moved.tcp(NEW, "PA", b"data")
+    assert moved.sizes() == {**EMPTY, "flows": 1}
+
+
+def test_a_clock_that_is_ahead(moved: Moved) -> None:
+    """Another CPU's tick, or user space's finer clock: no silence of 136 years."""
+    early = FlowEntry(NEXT, 5, plane.seconds() + 1, OPEN)
+    moved.balancer.put("flows", moved.key(), early.packed())
+    moved.tcp(NEXT, "A")
+    moved.balancer.configure(udp_grace=60)
+    moved.move(NEW + 10, OLD + 10, plane.seconds() + 1, service=2)
+    moved.udp(OLD)
+
+
 def test_both_are_disabled(moved: Moved) -> None:
     moved.state(OLD, state=tables.DISABLED)
     moved.state(NEW, state=tables.DISABLED)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +59,10 @@ NARROW = Host("10.0.4.11", "fd00:4::11", OUT_MAC, ROUTER_MAC, tx=False, mtu=1400
 SILENT = Host("10.0.2.99", "fd00:2::99", OUT_MAC, "", tx=False)  # never resolved
 UNREACHABLE = Host("10.0.9.11", "fd00:9::11", "", "", tx=False)  # no route
 
+# Clients on a narrow path, and some that no route leads to.
+NARROW_CLIENTS = {4: "198.18.1.7", 6: "2001:db8:1::7"}
+LOST_CLIENTS = {4: "198.18.9.7", 6: "2001:db8:9::7"}
+
 _LINKS = f"""
 link set lo up
 link add in0 address {IN_MAC} type veth peer name in0p
@@ -77,10 +83,14 @@ route add default via 10.0.1.254 dev in0
 route add 10.0.3.0/24 via 10.0.2.254 dev out0
 route add 10.0.4.0/24 via 10.0.2.254 dev out0 mtu lock {NARROW.mtu}
 route add unreachable 10.0.9.0/24
+route add 198.18.1.0/24 via 10.0.1.254 dev in0 mtu lock {NARROW.mtu}
+route add unreachable 198.18.9.0/24
 -6 route add default via fd00:1::fe dev in0
 -6 route add fd00:3::/64 via fd00:2::fe dev out0
 -6 route add fd00:4::/64 via fd00:2::fe dev out0 mtu lock {NARROW.mtu}
 -6 route add unreachable fd00:9::/64
+-6 route add 2001:db8:1::/64 via fd00:1::fe dev in0 mtu lock {NARROW.mtu}
+-6 route add unreachable 2001:db8:9::/64
 """
 
 
@@ -97,6 +107,19 @@ def enter_private_namespaces() -> None:
 
 def ip(arguments: str) -> None:
     subprocess.run(["ip", *arguments.split()], check=True)
+
+
+@contextmanager
+def not_forwarding() -> Iterator[None]:
+    """What an operator forgets: in0 does not route."""
+    settings = [Path(f"/proc/sys/net/ipv{family}/conf/in0/forwarding") for family in (4, 6)]
+    for setting in settings:
+        setting.write_text("0")
+    try:
+        yield
+    finally:
+        for setting in settings:
+            setting.write_text("1")
 
 
 def set_up() -> None:

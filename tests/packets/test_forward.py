@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import expect
 import packets
 import plane
 import pytest
 import tables
 from expect import STATELESS, Mode
-from network import FAR, NARROW, NEAR, ROUTED, SILENT, UNREACHABLE, Host
+from network import FAR, NARROW, NEAR, ROUTED, SILENT, UNREACHABLE, Host, ip, not_forwarding
 from packets import PORT, VIPS, client
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import (
@@ -162,6 +164,30 @@ def test_no_neighbour(balancer: plane.Balancer, mode: Mode) -> None:
 def test_no_route(balancer: plane.Balancer, mode: Mode) -> None:
     serve(balancer, mode, UNREACHABLE)
     expect.dropped(balancer, client(mode.family).to("tcp"), "DROP_NO_ROUTE")
+
+
+@modes
+def test_no_forwarding(balancer: plane.Balancer, mode: Mode) -> None:
+    """The kernel tells no route on an interface that does not forward; and then it does."""
+    serve(balancer, mode, FAR[0])
+    with not_forwarding():
+        expect.dropped(balancer, client(mode.family).to("tcp"), "DROP_NOT_FORWARDING")
+    goes_to(balancer, mode, client(mode.family).to("tcp"), FAR[0])
+
+
+@modes
+def test_a_neighbour_appears(balancer: plane.Balancer, mode: Mode) -> None:
+    """An answer that was none is not kept."""
+    serve(balancer, mode, SILENT)
+    packet = client(mode.family).to("tcp")
+    expect.dropped(balancer, packet, "DROP_NO_NEIGHBOUR")
+    address = SILENT.address(mode.backends)
+    ip(f"neigh replace {address} lladdr 02:00:00:02:00:99 dev out0 nud permanent")
+    try:
+        known = replace(SILENT, mac="02:00:00:02:00:99")
+        goes_to(balancer, mode, packet, known)
+    finally:
+        ip(f"neigh del {address} dev out0")
 
 
 @pytest.mark.parametrize("mode", STATELESS[:2], ids=str)

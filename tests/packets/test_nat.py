@@ -12,10 +12,20 @@ import plane
 import pytest
 import tables
 from nat import SERVER_SEQUENCE, Connection, Nat
-from network import FAR, NARROW, NEAR, ROUTED, SILENT, UNREACHABLE, Host
+from network import (
+    FAR,
+    LOST_CLIENTS,
+    NARROW,
+    NARROW_CLIENTS,
+    NEAR,
+    ROUTED,
+    SILENT,
+    UNREACHABLE,
+    Host,
+)
 from packets import FAMILIES, VIPS, Client, client
-from scapy.layers.inet import TCP, UDP
-from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
+from scapy.layers.inet import ICMP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6, IPv6ExtHdrDestOpt
 from scapy.packet import Raw
 from tables import BACKEND_FIN, CLIENT_FIN, OPEN, OPENING, RESET
 
@@ -596,6 +606,51 @@ def test_too_big_for_the_backend(balancer: plane.Balancer, family: int) -> None:
     assert message.payload.src == VIPS[family]
     assert message.payload.dst == client(family).address
     assert nat.balancer.reasons() == {"TOO_BIG_SENT": 1}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_too_big_for_the_client(balancer: plane.Balancer, family: int) -> None:
+    """The backend hears of it, from the address that it knows."""
+    nat = Nat(balancer, family)
+    connection = nat.connection(Client(family, NARROW_CLIENTS[family])).open()
+    headers = {4: 40, 6: 60}[family]
+    connection.answer(bytes(1400 - headers))
+    frame = connection.from_backend(bytes(1401 - headers))
+    result = balancer.run(bytes(frame))
+    assert result.word == "TX"
+    assert result.data[:6].hex(":") == connection.host.mac
+    message = packets.network_layer(packets.parsed(result.data))
+    assert (message.src, message.dst) == (nat.own, connection.backend[0])
+    assert packets.transport_sum(result.data) == 0xFFFF
+    assert balancer.reasons() == {"TOO_BIG_SENT": 1}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_way_to_the_client(balancer: plane.Balancer, family: int) -> None:
+    nat = Nat(balancer, family)
+    connection = nat.connection(Client(family, LOST_CLIENTS[family]))
+    connection.send(flags="S")
+    assert balancer.run(bytes(connection.from_backend(flags="SA"))).word == "DROP"
+    assert balancer.reasons() == {"DROP_NO_ROUTE": 1}
+    assert balancer.service_counters(1)[0] == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_own_address_is_a_vip_too(balancer: plane.Balancer, family: int) -> None:
+    """One address for everything: answers, services on ports within nat's range, and echo."""
+    balancer.configure(**{f"source{family}": VIPS[family]})
+    nat = Nat(balancer, family)
+    balancer.service(3, VIPS[family], 0, tables.TCP, tables.DSR)
+    balancer.backend(30, 3, FAR[0], family)
+    balancer.ring(3, tables.slot(30))
+    connection = nat.connection(client(family)).open()
+    connection.talk()
+    frame = bytes(client(family).to("tcp", port=2000))
+    expect.forwarded(balancer, expect.STATELESS[family == 6], frame, balancer.run(frame), FAR[0])
+    echo = ICMP() if family == 4 else ICMPv6EchoRequest()
+    network = packets.ip_layer(family, client(family).address, VIPS[family])
+    assert balancer.run(bytes(packets.from_router(network / echo))).word == "TX"
+    assert balancer.reasons() == {"ECHO_REPLIED": 1}
 
 
 def test_counters(nat: Nat, someone: Client) -> None:

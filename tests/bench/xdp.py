@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The XDP load balancer against floors and against other balancers: interleaved, medians, targets.
 
-    xdp.py [--only packets|requests] [--rows SUBSTRING] [--rounds N]
+    xdp.py [--only packets|requests|wire] [--rows SUBSTRING] [--rounds N]
 
 Exits 1 when a target is missed, 2 when something needed is not there.
 """
@@ -31,6 +31,7 @@ import servers  # noqa: E402
 import topology  # noqa: E402
 import xdp_micro  # noqa: E402
 import xdp_web  # noqa: E402
+import xdp_wire  # noqa: E402
 
 VIPS = {
     ("nat", 4): "192.0.2.10",
@@ -47,6 +48,9 @@ FLAT = Target(1 / 1.25, "1 flow/many")
 # Against talking to the backends directly.
 DIRECT = {"dsr": 0.95, "nat": 0.9}
 AHEAD = 1.0
+REFLECTION = Target(0.85, "pps/reflection")
+TRANSLATION = Target(3.6, "pps/nftables")
+STEADY = Target(0.9, "SYNs/steady")
 
 Measure = Callable[[], float]
 
@@ -58,6 +62,7 @@ class Work:
     name: str
     target: Target | None
     variants: dict[str, Measure]
+    unit: str = "ns"
 
 
 def declared(network: topology.Topology) -> list[balancer.Service]:
@@ -120,6 +125,17 @@ def micro(
     return works
 
 
+def know_neighbours(node: topology.Node, network: topology.Topology) -> None:
+    """Test runs send nothing: the kernel would forget neighbours that nobody seems to use."""
+    node.ip(
+        *(
+            f"neigh replace {box.address(family)} lladdr {box.mac} dev eth0 nud permanent"
+            for box in (*network.backends, network.router)
+            for family in (4, 6)
+        )
+    )
+
+
 def aimed_link(backend: topology.Node, node: topology.Node) -> bytes:
     """Destination and source of frames to the backend."""
     return bytes.fromhex((backend.mac + node.mac).replace(":", ""))
@@ -132,7 +148,30 @@ def measured(work: Work, rounds: int) -> Row:
         order = list(work.variants.items())
         for name, measure in order if turn % 2 == 0 else reversed(order):
             figures[name].append(measure())
-    return Row(work.name, "ns", True, figures, {}, work.target)
+    return Row(work.name, work.unit, work.unit == "ns", figures, {}, work.target)
+
+
+def on_the_wire(
+    bench: xdp_micro.Harness, at: balancer.Balancer, network: topology.Topology
+) -> list[Work]:
+    """Packets a second of everything on one CPU, against sending them back and against nftables."""
+    many, most = xdp_micro.flows(xdp_micro.MANY), xdp_micro.flows(xdp_micro.MOST)
+
+    def ours(way: str, who: list[xdp_micro.Flow], flags: str = xdp_micro.ACK) -> Measure:
+        return xdp_wire.through(bench, network, at, VIPS[way, 4], who, flags)
+
+    reflected = xdp_wire.past(bench, network, "floor_reflect", many)
+    translated = xdp_wire.past(bench, network, "floor_pass", many)
+    dropped = xdp_wire.past(bench, network, "floor_drop", many)
+    syns = {"steady": ours("dsr", many), "ours": ours("dsr", most, xdp_micro.SYN)}
+    rows: list[tuple[str, Target | None, dict[str, Measure]]] = [
+        ("drop and reflection", None, {"drop": dropped, "reflect": reflected}),
+        ("dsr, reflection", REFLECTION, {"reflect": reflected, "ours": ours("dsr", many)}),
+        ("dsr, nftables DNAT", TRANSLATION, {"nftables": translated, "ours": ours("dsr", many)}),
+        ("ipip, nftables DNAT", None, {"nftables": translated, "ours": ours("ipip", many)}),
+        ("dsr, unique SYNs", STEADY, syns),
+    ]
+    return [Work(f"wire: {name}", target, variants, "pkt/s") for name, target, variants in rows]
 
 
 def asked(network: topology.Topology, scratch: Path, rounds: int) -> list[Row]:
@@ -154,7 +193,10 @@ def asked(network: topology.Topology, scratch: Path, rounds: int) -> list[Row]:
             order = list(urls.items())
             for name, both in order if turn % 2 == 0 else reversed(order):
                 seen[name].append(xdp_web.wrk(network.clients, both))
-    return [row for way in ways for row in compared(way, seen)]
+    rows = [row for way in ways for row in compared(way, seen)]
+    for row in rows:
+        print("\n".join(table.lines(row)), flush=True)
+    return rows
 
 
 def compared(way: str, seen: dict[str, list[xdp_web.Figures]]) -> list[Row]:
@@ -177,11 +219,23 @@ def compared(way: str, seen: dict[str, list[xdp_web.Figures]]) -> list[Row]:
     return rows
 
 
+def shown(works: list[Work], options: argparse.Namespace) -> list[Row]:
+    """The rows that were asked for, each printed as soon as it is measured."""
+    rows = []
+    for work in works:
+        if options.rows in work.name:
+            rows.append(measured(work, options.rounds))
+            print("\n".join(table.lines(rows[-1])), flush=True)
+    return rows
+
+
 def arguments() -> argparse.Namespace:
     """What to measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--only", choices=("packets", "requests"), help="one half of the table")
-    parser.add_argument("--rows", default="", help="only rows of packets whose name contains this")
+    parser.add_argument("--only", choices=("packets", "requests", "wire"), help="one part")
+    parser.add_argument(
+        "--rows", default="", help="of packets and wire, only rows whose name contains this"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="figures of each variant")
     return parser.parse_args()
 
@@ -211,28 +265,21 @@ def main() -> int:
         at = stack.enter_context(balancer.running(network.balancers[0]))
         # bpf_fib_lookup has no answer where the interface does not forward; the role sees to that.
         at.node.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
+        for node in network.balancers:
+            know_neighbours(node, network)
         at.declare(declared(network))
-        # Test runs send nothing: the kernel would forget neighbours that it does not use.
-        at.node.ip(
-            *(
-                f"neigh replace {node.address(family)} lladdr {node.mac} dev eth0 nud permanent"
-                for node in network.backends
-                for family in (4, 6)
-            )
-        )
         began = time.monotonic()
         print(table.HEADER, flush=True)
-        if options.only != "requests":
-            bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
+        bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
+        if options.only in (None, "packets"):
             with topology.entered(at.node.netns):
-                for work in micro(bench, at, network):
-                    if options.rows in work.name:
-                        rows.append(measured(work, options.rounds))
-                        print("\n".join(table.lines(rows[-1])), flush=True)
-        if options.only != "packets":
-            for row in asked(network, scratch, options.rounds):
-                rows.append(row)
-                print("\n".join(table.lines(row)), flush=True)
+                rows += shown(micro(bench, at, network), options)
+        if options.only in (None, "requests"):
+            rows += asked(network, scratch, options.rounds)
+        if options.only in (None, "wire"):
+            xdp_web.translate(network, scratch)
+            stack.enter_context(xdp_wire.wires(bench, network))
+            rows += shown(on_the_wire(bench, at, network), options)
         print(f"{time.monotonic() - began:.0f} s")
     print(table.verdict(rows))
     return 0 if all(table.held(row) for row in rows) else 1

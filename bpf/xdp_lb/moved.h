@@ -41,9 +41,17 @@ struct moved {
 	__u32 idle; /* seconds after which a silent flow has ended */
 };
 
+/* Whether a backend may answer a SYN of a connection that it may still have. */
+static __always_inline int may_answer(__u32 id, __u32 service)
+{
+	const struct backend *backend = usable_backend(id, service);
+
+	return backend && backend->health != HEALTH_DOWN;
+}
+
 /*
  * Whether an entry speaks for the packet: not after silence, and not for the
- * SYN of a next connection, or of one that the entry's backend cannot have.
+ * SYN of a next connection, or if its backend could not answer that.
  */
 static __always_inline int speaks_for(const struct flow_entry *entry,
 				      const struct moved *moved)
@@ -53,7 +61,7 @@ static __always_inline int speaks_for(const struct flow_entry *entry,
 	if (!is_first_syn(moved->packet))
 		return 1;
 	return !(entry->state & (FLOW_CLIENT_FIN | FLOW_RESET)) &&
-	       usable_backend(entry->backend, moved->flow.service);
+	       may_answer(entry->backend, moved->flow.service);
 }
 
 /* NULL: none that speaks for the packet */

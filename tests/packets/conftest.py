@@ -13,6 +13,8 @@ from pathlib import Path
 import network
 import plane
 import pytest
+from nat import Nat
+from packets import FAMILIES, Client, client
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import libbpf, xdp
 
@@ -73,3 +75,13 @@ def balancer(loaded: plane.Balancer) -> plane.Balancer:
     loaded.reset()
     loaded.configure()
     return loaded
+
+
+@pytest.fixture(params=FAMILIES)
+def nat(request: pytest.FixtureRequest, balancer: plane.Balancer) -> Nat:
+    return Nat(balancer, request.param)
+
+
+@pytest.fixture
+def someone(nat: Nat) -> Client:
+    return client(nat.family)

@@ -181,3 +181,13 @@ class Connection:
         self.send(flags="FA", seq=119, ack=SERVER_SEQUENCE + 20)
         self.answer(flags="FA", seq=SERVER_SEQUENCE + 20, ack=120)
         self.send(flags="A", seq=120, ack=SERVER_SEQUENCE + 21)
+
+    def age(self, seconds: int) -> None:
+        """Let both entries of a confirmed flow be that old."""
+        balancer, seen = self.nat.balancer, plane.u32(plane.seconds() - seconds)
+        entry = balancer.get("nat_flows", self.key)
+        origin = balancer.get("nat_replies", self.reply_key)
+        assert entry
+        assert origin
+        balancer.put("nat_flows", self.key, entry[:4] + seen + entry[8:])
+        balancer.put("nat_replies", self.reply_key, origin[:40] + seen)

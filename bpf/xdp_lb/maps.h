@@ -132,8 +132,9 @@ struct nat_reply_map nat_replies_opening SEC(".maps");
 struct nat_reply_map nat_replies SEC(".maps");
 
 /*
- * Ports that one CPU is about to take from a flow that has no use for them: a
- * lock, so that no other takes them at the same time. The data plane's own.
+ * Ports that one CPU is about to take from a flow that has no use for them, or
+ * whose flow it confirms: a lock, so that no other CPU does either at the same
+ * time. The data plane's own.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

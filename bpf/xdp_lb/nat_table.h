@@ -78,7 +78,7 @@ static __always_inline __u32 lapse(const struct nat_entry *entry,
 				   enum patience patience,
 				   const struct settings *settings)
 {
-	int is_opening = entry->state == FLOW_OPENING;
+	int is_opening = !(entry->state & FLOW_OPEN);
 
 	if (is_opening && entry->protocol == IPPROTO_TCP && patience == PRESSED)
 		return 0;
@@ -154,16 +154,29 @@ static __always_inline int vacate_locked(const struct nat_reply *reply,
 	return 1;
 }
 
+/* Nobody else moves or removes the port's entries meanwhile: 1, or 0. */
+static __always_inline int lock_port(const struct nat_reply *reply)
+{
+	__u8 locked = 1;
+
+	return !bpf_map_update_elem(&nat_takeovers, reply, &locked,
+				    BPF_NOEXIST);
+}
+
+static __always_inline void unlock_port(const struct nat_reply *reply)
+{
+	bpf_map_delete_elem(&nat_takeovers, reply);
+}
+
 static __always_inline int vacate(const struct nat_reply *reply,
 				  enum patience patience)
 {
-	__u8 locked = 1;
 	int done;
 
-	if (bpf_map_update_elem(&nat_takeovers, reply, &locked, BPF_NOEXIST))
+	if (!lock_port(reply))
 		return 0;
 	done = vacate_locked(reply, patience);
-	bpf_map_delete_elem(&nat_takeovers, reply);
+	unlock_port(reply);
 	return done;
 }
 
@@ -217,7 +230,7 @@ static __always_inline int take(const struct nat_reply *reply,
 }
 
 /* Among the confirmed: 0, or it stays where it is. */
-static __noinline int confirm(const struct way *way)
+static __always_inline int confirm_locked(const struct way *way)
 {
 	struct nat_origin *origin;
 	struct nat_entry *entry;
@@ -238,6 +251,17 @@ static __noinline int confirm(const struct way *way)
 	bpf_map_delete_elem(&nat_opening, &way->flow);
 	bpf_map_delete_elem(&nat_replies_opening, &way->reply);
 	return 0;
+}
+
+static __noinline int confirm(const struct way *way)
+{
+	int error;
+
+	if (!lock_port(&way->reply))
+		return -1;
+	error = confirm_locked(way);
+	unlock_port(&way->reply);
+	return error;
 }
 
 static __always_inline void forget_flow(const struct way *way)

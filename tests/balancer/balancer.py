@@ -105,10 +105,10 @@ class Balancer:
     """One balancer. Its pins have its box's name."""
 
     node: Node
-    netns: str = ""
     declared: list[Service] = field(default_factory=list)
     release: int = 0
     max_entries: Mapping[str, int] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def pins(self) -> Path:
@@ -158,7 +158,7 @@ class Balancer:
             "pin_dir": self.node.name,
             "netns": self.node.netns,
             "services": list(wanted),
-            "sources": {"ipv4": self.node.ipv4, "ipv6": self.node.ipv6},
+            "sources": self.sources,
             **more,
         }
         outcome = engine.converge(services, model.desired(options), check, LOCK_SECONDS)

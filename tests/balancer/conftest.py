@@ -109,12 +109,13 @@ def _quiet(nodes: tuple[Node, ...]) -> Iterator[None]:
 
 
 @pytest.fixture
-def no_resets(network: Topology) -> Callable[[], object]:
+def no_resets(network: Topology) -> Callable[..., object]:
     """A context in which neither balancers nor backends reset connections or see wrong checksums.
 
     Clients may reset: wrk and curl hang up on answers that they do not wait for.
     """
-    return lambda: _quiet((*network.balancers, *network.backends))
+    servers = (*network.balancers, *network.backends)
+    return lambda nodes=servers: _quiet(nodes)
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from balancer import Balancer, Service, all_services, running
-from topology import Node, Topology
+from topology import LAN4, LAN6, Node, Topology
 
 BEHIND_THE_ROUTER = ("backend3", "backend4")
-VIPS = {4: "192.0.2.10", 6: "2001:db8::10"}
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,6 @@ class Mode:
     def __str__(self) -> str:
         inner, outer = self.family, self.backend_family
         return f"{self.forwarding}{inner}" + (f"in{outer}" if inner != outer else "")
-
-    @property
-    def vip(self) -> str:
-        return VIPS[self.family]
 
     @property
     def translates(self) -> bool:
@@ -63,10 +58,7 @@ class Scenario:
     mode: Mode
     network: Topology
     balancer: Balancer
-
-    @property
-    def vip(self) -> str:
-        return self.mode.vip
+    vip: str
 
     @property
     def client(self) -> Node:
@@ -87,6 +79,39 @@ class Scenario:
         return members(self.mode, self.network.backends, **of_all)
 
 
+def vip_of(number: int, family: int) -> str:
+    """A virtual address that no other scenario of this network has: none sees what another left on its way."""
+    if family == 4:
+        return f"172.16.{number // 250}.{1 + number % 250}"
+    return f"2001:db8::{1 + number:x}"
+
+
+@contextmanager
+def sources_of(number: int, node: Node) -> Iterator[dict[str, str]]:
+    """Addresses for a balancer to send from that none of the scenarios before had, for the same reason."""
+    last = 100 + number % 100
+    made = {"ipv4": f"{LAN4}.{last}", "ipv6": f"{LAN6}:{last}"}
+    node.ip(
+        f"addr add {made['ipv4']}/32 dev eth0",
+        f"addr add {made['ipv6']}/128 dev eth0 nodad preferred_lft 0",
+    )
+    try:
+        yield made
+    finally:
+        node.run("ip", "addr", "del", f"{made['ipv4']}/32", "dev", "eth0")
+        node.run("ip", "addr", "del", f"{made['ipv6']}/128", "dev", "eth0")
+
+
+@contextmanager
+def balancing(
+    network: Topology, node: Node, max_entries: Mapping[str, int] | None = None
+) -> Iterator[Balancer]:
+    """A balancer that serves nothing yet."""
+    with sources_of(next(network.numbers), node) as sources, running(node, max_entries) as made:
+        made.sources = sources
+        yield made
+
+
 @contextmanager
 def scenario(
     mode: Mode,
@@ -96,12 +121,13 @@ def scenario(
 ) -> Iterator[Scenario]:
     """The mode at work on the first balancer, or the second; the virtual address is routed to it."""
     node = network.balancers[second]
+    vip = vip_of(next(network.numbers), mode.family)
     with ExitStack() as stack:
         if not mode.translates:
-            stack.enter_context(network.hosted(mode.vip, network.backends))
-        balancer = stack.enter_context(running(node, max_entries))
-        made = Scenario(mode, network, balancer)
+            stack.enter_context(network.hosted(vip, network.backends))
+        balancer = stack.enter_context(balancing(network, node, max_entries))
+        made = Scenario(mode, network, balancer, vip)
         made.serve(made.all())
-        stack.callback(network.unroute, mode.vip)
-        network.route(mode.vip, node)
+        stack.callback(network.unroute, vip)
+        network.route(vip, node)
         yield made

@@ -82,8 +82,9 @@ def test_who_the_backend_sees(at_work: Scenario) -> None:
     head = clients.curl(at_work.client, at_work.vip, "/", "-D", "-", "-o", "/dev/null")
     seen = next(line.split()[1] for line in head.splitlines() if line.startswith("X-Client:"))
     family = at_work.mode.family
-    who = at_work.balancer.node if at_work.mode.translates else at_work.client
-    assert seen == who.address(family)
+    sources = at_work.balancer.sources
+    who = sources[f"ipv{family}"] if at_work.mode.translates else at_work.client.address(family)
+    assert seen == who
 
 
 def test_under_load(at_work: Scenario, no_resets: Quiet) -> None:

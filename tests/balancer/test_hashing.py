@@ -41,10 +41,10 @@ def ring(balancer: Balancer, number: int) -> list[tuple[str, int]]:
     return [ids[slot] for slot in slots]
 
 
-def declared(balancer: Balancer, backends: list[dict[str, object]]) -> list[tuple[str, int]]:
+def declared(at_work: Scenario, backends: list[dict[str, object]]) -> list[tuple[str, int]]:
     """The ring of a service with these backends."""
-    outcome = balancer.declare([service("web", DSR4.vip, "dsr", backends)])
-    return ring(balancer, outcome.report["services"][0]["id"])
+    outcome = at_work.balancer.declare([service("web", at_work.vip, "dsr", backends)])
+    return ring(at_work.balancer, outcome.report["services"][0]["id"])
 
 
 def flows(count: int, seed: int = 7) -> list[tuple[str, int]]:
@@ -93,7 +93,7 @@ def assert_shares(counts: Counter[object], weights: dict[object, int], most: flo
 
 @pytest.mark.parametrize("count", [2, 3, 4, 10])
 def test_equal_weights_in_the_ring(at_work: Scenario, count: int) -> None:
-    slots = declared(at_work.balancer, [{"address": address} for address in ROUTED[:count]])
+    slots = declared(at_work, [{"address": address} for address in ROUTED[:count]])
     counts = Counter(slots)
     assert_shares(counts, dict.fromkeys(counts, 1), EQUALLY)
     assert len(counts) == count
@@ -104,7 +104,7 @@ def test_weights_in_the_ring(at_work: Scenario, weights: tuple[int, ...]) -> Non
     backends: list[dict[str, object]] = [
         {"address": address, "weight": weight} for address, weight in zip(ROUTED, weights)
     ]
-    slots = Counter(declared(at_work.balancer, backends)).values()
+    slots = Counter(declared(at_work, backends)).values()
     ordered = dict(zip(sorted(weights), sorted(slots)))
     total, of_all = sum(slots), sum(weights)
     for weight, slots_of_it in zip(sorted(weights), sorted(slots)):
@@ -115,11 +115,11 @@ def test_weights_in_the_ring(at_work: Scenario, weights: tuple[int, ...]) -> Non
 def test_removing_one_moves_its_share(at_work: Scenario, count: int) -> None:
     """And adding it again puts everything back."""
     backends: list[dict[str, object]] = [{"address": address} for address in ROUTED[:count]]
-    before = declared(at_work.balancer, backends)
-    after = declared(at_work.balancer, backends[1:])
+    before = declared(at_work, backends)
+    after = declared(at_work, backends[1:])
     moved = sum(old != new for old, new in zip(before, after))
     assert moved / RING_SLOTS <= 1 / count + 0.01
-    assert declared(at_work.balancer, backends) == before
+    assert declared(at_work, backends) == before
 
 
 def test_flows_are_spread_as_the_ring_says(at_work: Scenario) -> None:
@@ -131,7 +131,7 @@ def test_flows_are_spread_as_the_ring_says(at_work: Scenario) -> None:
         for weight, backend in enumerate(backends, 1):
             backend["weight"] = weight if weighted else 1
         at_work.balancer.declare([])
-        declared(at_work.balancer, backends)
+        declared(at_work, backends)
         counts: Counter[object] = Counter(mac.hex(":") for mac in choices(at_work, sample))
         assert_shares(
             counts, {mac: weight if weighted else 1 for mac, weight in macs.items()}, most
@@ -142,9 +142,9 @@ def test_flows_that_move(at_work: Scenario) -> None:
     """One of four backends leaves: what moves is its own quarter of the new connections."""
     backends = members(DSR4, at_work.network.backends)
     sample = flows(FLOWS // 8)
-    declared(at_work.balancer, backends)
+    declared(at_work, backends)
     before = choices(at_work, sample)
-    declared(at_work.balancer, backends[1:])
+    declared(at_work, backends[1:])
     after = choices(at_work, sample)
     gone = bytes.fromhex(at_work.network.backends[0].mac.replace(":", ""))
     assert gone not in after

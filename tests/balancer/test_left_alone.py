@@ -37,6 +37,9 @@ def at_work(
     own_servers: Node,
 ) -> Iterator[Scenario]:
     with scenario(request.param, network) as made:
+        # the address of its servers is also the one to which backends behind nat answer
+        made.balancer.sources = {"ipv4": own_servers.ipv4, "ipv6": own_servers.ipv6}
+        made.serve(made.all())
         yield made
 
 

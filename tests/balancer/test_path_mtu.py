@@ -11,7 +11,7 @@ from pathlib import Path
 
 import clients
 import pytest
-from scenario import IPIP4, IPIP4IN6, IPIP6, VIPS, Mode, Scenario, scenario
+from scenario import IPIP4, IPIP4IN6, IPIP6, Mode, Scenario, scenario, vip_of
 from servers import Server
 from topology import Node, Topology
 
@@ -61,9 +61,9 @@ def test_too_big_reaches_the_backend_that_sent(
     assert at_work.balancer.reasons()["ICMP_FORWARDED"] > before
     learnt = {}
     for node in at_work.network.backends:
-        there = at_work.balancer.node if translates else client
+        there = at_work.balancer.sources[f"ipv{family}"] if translates else client.address(family)
         source = node.address(family) if translates else at_work.vip
-        learnt[node.name] = path_mtu(node, there.address(family), source)
+        learnt[node.name] = path_mtu(node, there, source)
     assert sorted(learnt.values(), key=str) == [NARROW, None, None, None], learnt
 
 
@@ -75,7 +75,7 @@ def test_the_control_for_too_big(
     body, client, vip, backend = (
         os.urandom(BODY),
         network.clients[0],
-        VIPS[family],
+        vip_of(next(network.numbers), family),
         network.backends[0],
     )
     served(backends, body)

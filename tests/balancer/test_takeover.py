@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 
 import clients
 import pytest
-from scenario import MODES, STATELESS, Mode, Scenario, scenario
+from scenario import MODES, STATELESS, Mode, Scenario, balancing, scenario
 from servers import Server
 from topology import Topology
 
@@ -32,12 +32,10 @@ def second(network: Topology, backends: tuple[Server, ...], mode: Mode) -> Itera
 @pytest.fixture
 def first(network: Topology, second: Scenario, mode: Mode) -> Iterator[Scenario]:
     """The first, to which the address leads; the backends know of it already."""
-    from balancer import running
-
-    with running(network.balancers[0]) as balancer:
-        made = Scenario(mode, network, balancer)
+    with balancing(network, network.balancers[0]) as balancer:
+        made = Scenario(mode, network, balancer, second.vip)
         made.serve(made.all())
-        network.route(mode.vip, balancer.node)
+        network.route(second.vip, balancer.node)
         yield made
 
 

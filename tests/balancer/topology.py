@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -160,6 +161,7 @@ class Topology:
     clients: tuple[Node, ...]
     balancers: tuple[Node, ...]
     backends: tuple[Node, ...]
+    numbers: Iterator[int] = field(default_factory=count)  # none is given out twice
 
     @property
     def nodes(self) -> tuple[Node, ...]:

@@ -246,11 +246,16 @@ def test_a_disabled_new_one(moved: Moved) -> None:
 
 
 @pytest.mark.parametrize("table", ["flows", "flows_leaving"])
-def test_a_syn_whose_flow_s_backend_is_disabled(moved: Moved, table: str) -> None:
+@pytest.mark.parametrize(
+    "state", [{"state": tables.DISABLED}, {"health": tables.DOWN}], ids=["disabled", "down"]
+)
+def test_a_syn_whose_flow_s_backend_is_gone(
+    moved: Moved, table: str, state: dict[str, int]
+) -> None:
     """It begins elsewhere, and stays there when the backend is back."""
     gone = FlowEntry(NEXT, 5, plane.seconds(), OPEN)
     moved.balancer.put(table, moved.key(), gone.packed())
-    moved.state(NEXT, state=tables.DISABLED)
+    moved.state(NEXT, **state)
     moved.tcp(NEW, "S")
     moved.tcp(NEW, "A")
     moved.state(NEXT)

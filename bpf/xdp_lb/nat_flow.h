@@ -71,18 +71,25 @@ static __always_inline void count_udp_flow(const struct way *way)
 		counters->connections++;
 }
 
+/* The backend's id that the ring names; 0: none */
+static __always_inline __u32 ring_choice(const struct work *work)
+{
+	const struct ring *ring = find_ring(work->service.id);
+	const struct slot *slot;
+
+	if (!ring)
+		return 0;
+	slot = ring_slot(ring, slot_index(&work->packet, &work->service));
+	return slot ? slot->backend : 0;
+}
+
 /* A new flow, by the ring: 0, or the reason to drop its packet. */
 static __always_inline int begin(struct work *work)
 {
 	const struct packet *packet = &work->packet;
-	const struct ring *ring = find_ring(work->service.id);
-	const struct slot *slot;
 	struct nat_entry entry = {};
 
-	if (!ring)
-		return DROP_NO_BACKEND;
-	slot = ring_slot(ring, slot_index(packet, &work->service));
-	if (!slot || !set_backend(&work->way, slot->backend, packet))
+	if (!set_backend(&work->way, ring_choice(work), packet))
 		return DROP_NO_BACKEND;
 	entry.seen = seconds_now();
 	set_origin(&work->origin, &work->way, packet, entry.seen);
@@ -100,35 +107,35 @@ static __always_inline int begin(struct work *work)
 	return 0;
 }
 
-/* Silent for too long, its backend included. */
-static __always_inline int is_idle(const struct way *way,
-				   const struct nat_entry *entry)
+/* Seconds since the backend was heard; for ever if there is no telling. */
+static __always_inline __u32 backend_silence(const struct way *way, __u32 now)
 {
-	const struct settings *settings = settings_now();
 	const struct nat_origin *origin;
-	__u32 now = seconds_now();
-	__u32 limit;
 
-	if (!settings)
-		return 0;
-	limit = idle_limit(settings, way->reply.protocol);
-	if (since(entry->seen, now) < limit)
-		return 0;
 	origin = bpf_map_lookup_elem(&nat_replies, &way->reply);
-	return !origin || since(origin->seen, now) >= limit;
+	return origin ? since(origin->seen, now) : ~0U;
 }
 
-/* Whether the packet begins another connection where one was. */
-static __always_inline int begins_again(const struct packet *packet,
-					const struct way *way,
+/* Whether the packet, an opener, begins another connection where one was. */
+static __always_inline int begins_again(const struct work *work,
 					const struct nat_entry *entry,
 					const struct backend *backend)
 {
-	if (!is_opener(packet))
+	const struct settings *settings = settings_now();
+	const struct way *way = &work->way;
+	int is_udp = way->reply.protocol == IPPROTO_UDP;
+	__u32 now = seconds_now();
+	__u32 idle;
+
+	if (!settings)
 		return 0;
-	if (is_idle(way, entry))
+	idle = idle_limit(settings, way->reply.protocol);
+	if (since(entry->seen, now) >= idle &&
+	    backend_silence(way, now) >= idle)
 		return 1;
-	if (packet->protocol == IPPROTO_UDP)
+	if (backend->health == HEALTH_DOWN && ring_choice(work) != way->backend)
+		return !is_udp || backend_silence(way, now) >= LINGER_HURRIED;
+	if (is_udp)
 		return 0;
 	/* Reset by its client, or so it seems: the backend will know. */
 	return is_finished(entry) ||
@@ -221,7 +228,7 @@ static __always_inline int go_on(struct xdp_md *ctx, struct work *work)
 		return DROP_NO_BACKEND;
 	}
 	way->reply.nat_port = entry->nat_port;
-	if (begins_again(packet, way, entry, backend) ||
+	if ((is_opener(packet) && begins_again(work, entry, backend)) ||
 	    !keeps_port(work, confirmed)) {
 		forget(way);
 		return DROP_NO_CONNECTION;

@@ -221,7 +221,7 @@ def main() -> int:
     print(f"{time.monotonic() - began:.0f} s, {options.pairs} pairs a row at least")
     print(f"everything else used {share:.0%} of the CPUs; above 10 % the figures mean little")
     print(table.verdict(rows))
-    return 0 if all(table.held(row) for row in rows) else 1
+    return 0 if table.all_held(rows) else 1
 
 
 if __name__ == "__main__":

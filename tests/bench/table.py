@@ -43,8 +43,7 @@ def bound(row: Row) -> float:
     The seed redirects everything, without a limit and without keeping the order: what it cannot
     gain on a machine, redirection cannot gain there.
     """
-    if row.target is None:
-        return 0.0
+    assert row.target is not None
     if "seed" not in row.figures:
         return row.target.at_least
     return min(row.target.at_least, 0.97 * statistics.median(gains(row, "seed")))
@@ -52,7 +51,12 @@ def bound(row: Row) -> float:
 
 def held(row: Row) -> bool:
     """Whether the median of the pair ratios reaches its bound; a row without a target holds."""
-    return statistics.median(gains(row, "ours")) >= bound(row)
+    return row.target is None or statistics.median(gains(row, "ours")) >= bound(row)
+
+
+def all_held(rows: list[Row]) -> bool:
+    """Whether no row misses its bound."""
+    return all(held(row) for row in rows)
 
 
 def spread(values: list[float]) -> str:

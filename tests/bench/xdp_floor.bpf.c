@@ -28,12 +28,14 @@ struct scene {
 	__u64 packet[FRAME / 8];
 	__u32 clients; /* a power of two, less one */
 	__u32 source; /* offset of the last word of its source address */
+	__u32 ifindex; /* for send */
+	__u32 zero;
 };
 
 struct client {
-	__be32 address; /* its last word */
-	__be16 port;
-	__u16 zero;
+	__be32 address; /* its last word, zero in the scene's packet */
+	__be16 port; /* likewise */
+	__u16 sum; /* of the address's halves, as checksums are summed */
 };
 
 /* Words, not bytes: clang copies what may be unaligned byte by byte. */
@@ -85,7 +87,26 @@ struct {
 	__type(value, __u32);
 } measured SEC(".maps");
 
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} arrived SEC(".maps");
+
 __u32 cursor;
+
+static __always_inline __u16 folded(__u32 sum)
+{
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* More of what the checksum is over; RFC 1624. */
+static __always_inline void add(__u16 *check, __u32 more)
+{
+	*check = ~folded((__u16) ~*check + more);
+}
 
 /* Undo what the last run has done, take the next client, run what is measured.
  */
@@ -109,9 +130,12 @@ int restore(struct xdp_md *ctx)
 	if (scene->source == 26) { /* IPv4 */
 		*(__be32 *)((void *)packet + 26) = client->address;
 		*(__be16 *)((void *)packet + 34) = client->port;
+		add((void *)packet + 24, client->sum);
+		add((void *)packet + 50, client->sum + client->port);
 	} else {
 		*(__be32 *)((void *)packet + 34) = client->address;
 		*(__be16 *)((void *)packet + 54) = client->port;
+		add((void *)packet + 70, client->sum + client->port);
 	}
 	bpf_tail_call(ctx, &measured, 0);
 	return XDP_ABORTED;
@@ -122,6 +146,58 @@ int floor_pass(struct xdp_md *ctx)
 {
 	(void)ctx;
 	return XDP_PASS;
+}
+
+SEC("xdp")
+int floor_drop(struct xdp_md *ctx)
+{
+	(void)ctx;
+	return XDP_DROP;
+}
+
+/* After restore: out of the interface that the packets are for. */
+SEC("xdp")
+int send(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	struct scene *scene = bpf_map_lookup_elem(&scenes, &zero);
+
+	(void)ctx;
+	return scene ? bpf_redirect(scene->ifindex, 0) : XDP_ABORTED;
+}
+
+/* Where they come back to. */
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__u64 *count = bpf_map_lookup_elem(&arrived, &zero);
+
+	(void)ctx;
+	if (count)
+		(*count)++;
+	return XDP_DROP;
+}
+
+/* The least that sends a packet at all. */
+SEC("xdp")
+int floor_reflect(struct xdp_md *ctx)
+{
+	__u16 *words = (void *)(long)ctx->data;
+	__u16 station[3];
+
+	if ((void *)(words + 6) > (void *)(long)ctx->data_end)
+		return XDP_DROP;
+	station[0] = words[0];
+	station[1] = words[1];
+	station[2] = words[2];
+	words[0] = words[3];
+	words[1] = words[4];
+	words[2] = words[5];
+	words[3] = station[0];
+	words[4] = station[1];
+	words[5] = station[2];
+	return XDP_TX;
 }
 
 /* Ethernet to TCP, with nothing in between; NULL when the packet is shorter. */
@@ -204,12 +280,6 @@ int floor_dsr6(struct xdp_md *ctx)
 		return XDP_PASS;
 	address(ETHERNET(ip), to->link);
 	return XDP_TX;
-}
-
-static __always_inline __u16 folded(__u32 sum)
-{
-	sum = (sum & 0xffff) + (sum >> 16);
-	return (sum & 0xffff) + (sum >> 16);
 }
 
 SEC("xdp")

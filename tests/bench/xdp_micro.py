@@ -21,6 +21,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
+from topology import Node
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import libbpf, maps, pins, test_run
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.syscall import Fd
@@ -39,8 +40,13 @@ FLOORS = {
     ("nat", 4): "floor_nat4",
     ("nat", 6): "floor_nat6",
 }
+OTHERS = ("restore", "floor_pass", "floor_drop", "floor_reflect", "send", "sink")
+MAPS = ("scenes", "clients", "targets", "vips4", "vips6", "measured", "arrived")
 CLIENTS = {4: "198.18.0.0", 6: "fd98::"}
-PASS, TX, REDIRECT = 2, 3, 4
+NOBODY = {4: "0.0.0.0", 6: "fd98::"}
+TX, REDIRECT = 3, 4
+LIVE_FRAMES = 1 << 1  # BPF_F_TEST_XDP_LIVE_FRAMES
+BATCH = 64
 SYN, SYN_ACK, ACK = "S", "SA", "A"
 
 
@@ -55,8 +61,15 @@ class Flow:
         return str(ip_address(CLIENTS[family]) + self.word)
 
     def packed(self, family: int) -> bytes:
-        """As the map of flows has it."""
-        return ip_address(self.address(family)).packed[-4:] + struct.pack("!HH", self.port, 0)
+        """As the map of clients has it."""
+        word = ip_address(self.address(family)).packed[-4:]
+        high, low = struct.unpack("=HH", word)
+        total = high + low
+        return (
+            word
+            + struct.pack("!H", self.port)
+            + struct.pack("=H", (total & 0xFFFF) + (total >> 16))
+        )
 
 
 def flows(count: int) -> list[Flow]:
@@ -73,21 +86,20 @@ class Harness:
         self.opened = opened
         self.ifindex = ifindex
         self.ours = pins.get(str(balancer.pins / "xdp_lb"))
-        self.programs = {name: opened.program_fd(name) for name in ("restore", "floor_pass")}
-        self.programs |= {name: opened.program_fd(name) for name in FLOORS.values()}
-        self.maps = {
-            name: opened.map_fd(name)
-            for name in ("scenes", "clients", "targets", "vips4", "vips6", "measured")
-        }
+        self.programs = {name: opened.program_fd(name) for name in (*OTHERS, *FLOORS.values())}
+        self.maps = {name: opened.map_fd(name) for name in MAPS}
 
     def program(self, name: str) -> Fd:
         """A floor by its name, or what is measured: ours."""
         return self.ours if name == "ours" else self.programs[name]
 
-    def stage(self, packet: bytes, family: int, who: Sequence[Flow]) -> None:
-        """From now on the packet comes from these clients in turn; a power of two of them."""
+    def stage(self, packet: bytes, family: int, who: Sequence[Flow], ifindex: int = 0) -> None:
+        """From now on the packet, which came from NOBODY, comes from these clients in turn.
+
+        `who`: a power of two of them; `ifindex`: of the interface that `send` puts it on.
+        """
         source = 26 if family == 4 else 34
-        scene = packet + struct.pack("=II", len(who) - 1, source)
+        scene = packet + struct.pack("=IIII", len(who) - 1, source, ifindex, 0)
         maps.update(self.maps["scenes"], struct.pack("=I", 0), scene)
         for number, flow in enumerate(who):
             maps.update(self.maps["clients"], struct.pack("=I", number), flow.packed(family))
@@ -113,6 +125,19 @@ class Harness:
             raise RuntimeError(f"{name} does not forward: verdict {ran.verdict}")
         return ran.duration
 
+    def transmit(self, packet: bytes, count: int) -> None:
+        """Send so many real frames from the current network namespace, as fast as they are taken."""
+        number = struct.pack("=I", self.programs["send"].number)
+        maps.update(self.maps["measured"], struct.pack("=I", 0), number)
+        live = {"want_data": False, "flags": LIVE_FRAMES, "batch": BATCH}
+        test_run.run(self.programs["restore"], packet, count, **live)
+
+    def arrivals(self) -> int:
+        """How many frames `sink` has seen, on all CPUs."""
+        size = 8 * maps.possible_cpus()
+        value = maps.lookup(self.maps["arrived"], struct.pack("=I", 0), size) or b""
+        return sum(struct.unpack(f"={len(value) // 8}Q", value))
+
     def bare_ns(self, name: str, packet: bytes) -> float:
         """Nanoseconds a run of a program that leaves its packet alone."""
         return self._run(self.program(name), packet, RUNS).duration
@@ -129,13 +154,17 @@ class Harness:
         return test_run.run(program, packet, repeat, context, want_data)
 
 
+def ifindex(node: Node, interface: str) -> int:
+    """An interface's number in its box."""
+    return int(json.loads(node.run("ip", "-j", "link", "show", "dev", interface))[0]["ifindex"])
+
+
 @contextmanager
 def harness(built: Path, balancer: Balancer) -> Iterator[Harness]:
     """Everything loaded; packets seem to come in on the balancer's eth0."""
-    link = json.loads(balancer.node.run("ip", "-j", "link", "show", "dev", "eth0"))[0]
     with libbpf.open_object(str(built)) as opened:
         opened.load()
-        yield Harness(opened, balancer, link["ifindex"])
+        yield Harness(opened, balancer, ifindex(balancer.node, "eth0"))
 
 
 def tcp(

@@ -67,6 +67,8 @@ backend b
 
 # The connection's hash chooses, as in the balancer; answers come back through the same host.
 NFTABLES = """
+table ip bench
+flush table ip bench
 table ip bench {{
     chain before {{
         type nat hook prerouting priority dstnat;
@@ -146,14 +148,21 @@ def proxies(network: Topology, scratch: Path) -> Iterator[dict[str, tuple[str, .
         lines = "\n".join(f"    server s{n} {backend}" for n, backend in enumerate(backends))
         haproxy.write_text(HAPROXY.format(servers=lines, port=PROXY_PORT["haproxy"]))
         start(stack, node, ["haproxy", "-db", "-f", str(haproxy)], PROXY_PORT["haproxy"])
-        choices = ", ".join(f"{n} : {backend.ipv4}" for n, backend in enumerate(network.backends))
-        rules = scratch / "rules.nft"
-        rules.write_text(NFTABLES.format(vip=NFTABLES_VIP, count=len(backends), map=choices))
-        node.run("nft", "-f", str(rules))
-        network.route(NFTABLES_VIP, node)
+        translate(network, scratch)
         urls = {name: f"http://{node.ipv4}:{port}/" for name, port in PROXY_PORT.items()}
         urls["nftables"] = f"http://{NFTABLES_VIP}/"
         yield {name: (url, url) for name, url in urls.items()}
+
+
+def translate(network: Topology, scratch: Path) -> None:
+    """nftables at work on the second balancer, for NFTABLES_VIP."""
+    node = network.balancers[1]
+    choices = ", ".join(f"{n} : {backend.ipv4}" for n, backend in enumerate(network.backends))
+    rules = scratch / "rules.nft"
+    text = NFTABLES.format(vip=NFTABLES_VIP, count=len(network.backends), map=choices)
+    rules.write_text(text)
+    node.run("nft", "-f", str(rules))
+    network.route(NFTABLES_VIP, node)
 
 
 def start(stack: ExitStack, node: Node, command: list[str], port: int) -> None:

@@ -194,6 +194,10 @@ notes:
     every client may send (1280 bytes of IPv6, 576 of IPv4). A next hop that does not answer is
     warned of. Backends that are there already are not asked about; the data plane counts what it
     cannot send (C(drop_no_route), C(drop_no_neighbour)).
+  - The diff shows each service that changes with its backends, their weight (C(0) unless
+    V(active)), state, health, slots of the ring and connections that are still there;
+    C(slots_moved), the slots that go to another backend; and C(slots_leaving), those whose open
+    connections stay with the backend before.
   - To remove a backend, let it drain first. The task warns of connections that break.
   - In check mode, before the load balancer was loaded for the first time, the module predicts what
     it would do and warns that it could not ask the kernel.

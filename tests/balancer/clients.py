@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -112,7 +113,25 @@ class Wrk:
 
 def wrk(client: Node, address: str, seconds: int = 2, connections: int = 20) -> Wrk:
     words = ["-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s"]
-    said = client.run("wrk", *words, url(address) + "/")
+    return _wrk_said(client.run("wrk", *words, url(address) + "/"))
+
+
+@contextmanager
+def wrk_meanwhile(client: Node, address: str, connections: int = 10) -> Iterator[list[Wrk]]:
+    """wrk at work while the context lasts; afterwards the list has what it saw."""
+    words = ["-t1", f"-c{connections}", "-d60s", "--timeout", "5s", url(address) + "/"]
+    process = subprocess.Popen(client.command("wrk", *words), stdout=subprocess.PIPE, text=True)
+    seen: list[Wrk] = []
+    try:
+        yield seen
+        process.send_signal(signal.SIGINT)  # on which it ends and reports
+        seen.append(_wrk_said(process.communicate(timeout=10)[0]))
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _wrk_said(said: str) -> Wrk:
     found = re.search(r"(\d+) requests in", said)
     assert found, said
     errors = re.findall(r"^\s*((?:Socket errors|Non-2xx).*)$", said, re.MULTILINE)

@@ -11,13 +11,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import clients
-from balancer import Balancer, bpftool
-from scenario import Scenario, scenario
+import pytest
+from balancer import Balancer, bpftool, service
+from scenario import DSR4, NAT4, NAT6, ONE_EACH, Mode, Scenario, members, scenario
 from servers import Server
 from topology import Topology
 
 Quiet = Callable[[], AbstractContextManager[None]]
 BODY = 4 << 20
+NATIVE, GENERIC = 1, 2  # XDP_ATTACHED_DRV, XDP_ATTACHED_SKB of linux/if_link.h
 CURLS = 20  # of each client: that all miss one of four backends happens once in 10^4 (and always or never)
 
 
@@ -33,7 +35,7 @@ def connections(balancer: Balancer) -> dict[str, int]:
 def test_every_backend_answers_every_client(at_work: Scenario, no_resets: Quiet) -> None:
     """curl and DNS from two clients; the balancer's own count of connections is that of the clients."""
     balancer, vip = at_work.balancer, at_work.vip
-    assert balancer.program()["mode"] == 1, "not native"
+    assert balancer.program()["mode"] == NATIVE
     before = sum(connections(balancer).values())
     answered: Counter[str] = Counter()
     named: set[str] = set()
@@ -118,9 +120,25 @@ def test_nothing_answers_without_the_balancer(at_work: Scenario) -> None:
     assert clients.answers(at_work.client, at_work.vip)
 
 
+@pytest.mark.parametrize("mode", ONE_EACH, ids=str)
+def test_generic_mode(
+    mode: Mode, network: Topology, backends: tuple[Server, ...], no_resets: Quiet
+) -> None:
+    """On an interface whose driver has no XDP of its own."""
+    with scenario(mode, network) as at_work:
+        at_work.balancer.detach()
+        at_work.balancer.attach(mode="generic")
+        assert at_work.balancer.program()["mode"] == GENERIC
+        with no_resets():
+            with clients.load(
+                at_work.client, at_work.vip, requests=4, sessions=20, datagrams=4, uploads=1
+            ) as report:
+                pass
+        report.assert_clean()
+
+
 def test_affinity_by_source(network: Topology, backends: tuple[Server, ...]) -> None:
     """All connections of one client go to one backend when the service says so."""
-    from scenario import DSR4
 
     with scenario(DSR4, network) as at_work:
         services = [{**each, "affinity": "source"} for each in at_work.services(at_work.all())]
@@ -131,8 +149,6 @@ def test_affinity_by_source(network: Topology, backends: tuple[Server, ...]) -> 
 
 def test_ports_of_backends(network: Topology, backends: tuple[Server, ...]) -> None:
     """With nat a backend may listen on another port than the clients use."""
-    from balancer import service
-    from scenario import NAT4, NAT6
 
     for mode in (NAT4, NAT6):
         with scenario(mode, network) as at_work:
@@ -146,8 +162,6 @@ def test_ports_of_backends(network: Topology, backends: tuple[Server, ...]) -> N
 
 def test_any_port(network: Topology, backends: tuple[Server, ...]) -> None:
     """A service on every port, beside one on a port of its own."""
-    from balancer import service
-    from scenario import DSR4, members
 
     with scenario(DSR4, network) as at_work:
         first, *others = network.backends

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xdp_lb_backend
 short_description: Make a host ready to serve behind an XDP load balancer
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Gives a server what services with C(dsr) and C(ipip) forwarding need of it - the address of the
     service on C(lo), silence about it in ARP, a tunnel device that unpacks, an C(rp_filter) that

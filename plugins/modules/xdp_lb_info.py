@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xdp_lb_info
 short_description: Tell what an XDP load balancer does
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Reads services, backends, their health, what each has been sent, and which connections the
     tables hold, out of the pinned maps of the load balancer that the role

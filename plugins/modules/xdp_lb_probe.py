@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: xdp_lb_probe
 short_description: Open connections to a load-balanced service, as its clients do
-version_added: 0.2.0
+version_added: 0.1.0
 description:
   - Opens TCP connections to a service one after the other, each from another port, closes them, and
     says how many were answered. With enough of them every backend is asked.

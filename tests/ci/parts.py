@@ -154,11 +154,11 @@ PARTS = (
         "the modules and roles through Ansible",
         (("tests/ci/integration.sh",),),
         count=count_integration,
-        timeout=1200,
+        timeout=1800,
         alone=True,
     ),
     pytest("packets", "the load balancer packet by packet, on bytes alone", timeout=600),
     pytest("traffic", "the data planes under real traffic", timeout=900),
     pytest("balancer", "the load balancer under real traffic", timeout=600),
-    pytest("lab", "make lab from end to end", timeout=600),
+    pytest("lab", "make lab from end to end", timeout=900),
 )

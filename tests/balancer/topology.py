@@ -294,14 +294,18 @@ def network(clients: int = 2, balancers: int = 2, backends: int = 4) -> Iterator
             tuple(enter(_balancer(router, number)) for number in range(1, balancers + 1)),
             tuple(enter(_backend(router, number)) for number in range(1, backends + 1)),
         )
-        peer = compile_peer(Path(enter(tempfile.TemporaryDirectory(prefix="ebpf-fleet-test-"))))
-        for balancer in made.balancers:
-            # a frame that native XDP sends into a veth pair arrives only where XDP runs as well
-            xdp(router, balancer.name, peer, "pass")
-        for backend in made.backends:
-            # the tunnel's end: kernels for small machines come without the ipip and ip6tnl drivers
-            xdp(backend, "eth0", peer, "decapsulate")
+        with tempfile.TemporaryDirectory(prefix="ebpf-fleet-test-") as directory:
+            _attach_peers(made, compile_peer(Path(directory)))
         yield made
+
+
+def _attach_peers(made: Topology, peer: Path) -> None:
+    for balancer in made.balancers:
+        # a frame that native XDP sends into a veth pair arrives only where XDP runs as well
+        xdp(made.router, balancer.name, peer, "pass")
+    for backend in made.backends:
+        # the tunnel's end: kernels for small machines come without the ipip and ip6tnl drivers
+        xdp(backend, "eth0", peer, "decapsulate")
 
 
 def _plug(router: Node, made: Node, ipv4: str, ipv6: str, *commands: str) -> None:

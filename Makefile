@@ -66,7 +66,7 @@ build: bpf ## the collection's tarball, in build/
 
 .PHONY: changelog
 changelog: setup ## write CHANGELOG.rst from changelogs/fragments/ for the version of galaxy.yml
-	@antsibull-changelog release --update-existing
+	@antsibull-changelog release --update-existing --reload-plugins
 
 .PHONY: pins
 pins: ## resolve requirements/*.in anew

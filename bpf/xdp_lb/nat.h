@@ -178,13 +178,21 @@ static __always_inline int nat_to_client(struct xdp_md *ctx,
 		return NOT_OURS;
 	hop = client_hop(ctx, &origin->flow.client, packet->family);
 	reason = obstacle(packet, hop);
+	set_client_ends(&ends, origin);
+	if (reason == DROP_NO_NEIGHBOUR) {
+		/*
+		 * Nobody else keeps clients' link-layer addresses: let the
+		 * stack forward this one, and ask for it on the way.
+		 */
+		translate(ctx, packet, &ends);
+		return pass(reason);
+	}
 	if (reason || !hop)
 		return drop(origin->flow.service, reason);
 	if (packet->length > hop->mtu)
 		return too_big(ctx, packet, hop->mtu);
 	if (since(origin->seen, hop->seconds))
 		origin->seen = hop->seconds;
-	set_client_ends(&ends, origin);
 	translate(ctx, packet, &ends);
 	return transmit(ctx, hop);
 }

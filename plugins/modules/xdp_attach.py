@@ -70,7 +70,7 @@ options:
     default: false
   priority:
     description:
-      - Of a component, from V(0) to V(4294967295). The dispatcher calls the component with the
+      - Of a component, from V(0) to V(2147483647). The dispatcher calls the component with the
         lowest one first. Those of equal priority are ordered by name.
       - Not set, it is what the program's object says (C(XDP_RUN_CONFIG) of libxdp's
         C(xdp_helpers.h)), or V(50).

@@ -146,7 +146,7 @@ def test_what_a_killed_run_left_is_found_whatever_is_declared() -> None:
 
 @pytest.mark.parametrize("version", [1, 2])
 def test_the_configuration_is_read_as_it_was_written(version: int) -> None:
-    config = Config((Slot(10, 4), Slot(4294967295, 6)), version)
+    config = Config((Slot(-10, 4), Slot(2147483647, 6)), version)
     _functions, types = xdp_dispatcher._describe(2, version)
     assert xdp_dispatcher._decode(config.encode(), btf.parse(types)) == config
     assert len(config.encode()) == {1: 84, 2: 124}[version]

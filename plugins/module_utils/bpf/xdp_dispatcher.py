@@ -55,7 +55,7 @@ _CONTEXT = (  # struct xdp_md, include/uapi/linux/bpf.h
 
 @dataclass(frozen=True)
 class Slot:
-    """How a component is called: in order of ``priority``, the lowest first.
+    """How a component is called: in order of ``priority``, the lowest first (signed, as libxdp).
 
     ``actions`` are bits by number of ``ACTIONS``: those after which the next component is called.
     ``flags`` are those of the component's load that the dispatcher must know (HAS_FRAGS).
@@ -86,10 +86,10 @@ class Config:
         actions = [slot.actions | stub for slot in self.slots] + [0] * len(rest)
         priorities = [slot.priority for slot in (*self.slots, *rest)]
         if self.version == _FIRST:
-            return struct.pack("=B3x10I10I", len(self.slots), *actions, *priorities)
+            return struct.pack("=B3x10I10i", len(self.slots), *actions, *priorities)
         head = (_MAGIC, self.version, len(self.slots), int(self.has_frags))
         flags = [slot.flags for slot in (*self.slots, *rest)]
-        return struct.pack("=4B10I10I10I", *head, *actions, *priorities, *flags)
+        return struct.pack("=4B10I10i10I", *head, *actions, *priorities, *flags)
 
 
 class Unknown(ValueError):
@@ -101,9 +101,9 @@ def _decode(raw: bytes, types: btf.Btf) -> Config | None:
     if version == 0:
         return None
     if version == _SECOND and len(raw) == struct.calcsize("=4B30I"):
-        _magic, _version, count, _frags, *words = struct.unpack("=4B30I", raw)
-    elif version == _FIRST and len(raw) >= struct.calcsize("=4B20I"):
-        count, *words = struct.unpack_from("=B3x20I", raw)
+        _magic, _version, count, _frags, *words = struct.unpack("=4B10I10i10I", raw)
+    elif version == _FIRST and len(raw) >= struct.calcsize("=B3x20I"):
+        count, *words = struct.unpack_from("=B3x10I10i", raw)
         words += [0] * SLOTS
     else:
         raise Unknown(f"version {version} of the dispatcher protocol, {len(raw)} bytes")

@@ -45,8 +45,8 @@ def desired(params: Mapping[str, Any]) -> Desired:
 
 
 def _priority(declared: int | None) -> int | None:
-    if declared is not None and not 0 <= declared < 1 << 32:
-        raise Failure(f"priority: {declared} is no number from 0 to 4294967295")
+    if declared is not None and not 0 <= declared < 1 << 31:
+        raise Failure(f"priority: {declared} is no number from 0 to 2147483647")
     return declared
 
 

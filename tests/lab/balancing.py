@@ -57,7 +57,16 @@ class Event:
 def load(client: Host = CLIENTS[0]) -> Iterator[Load]:
     """Ask every service for as long as the block lasts; the figures are there after it."""
     ssh(client, "rm", "-f", STOP)
-    command = ["ssh", "-F", str(SSH_CONFIG), client.name, "ask", STOP, *VIPS.values()]
+    command = [
+        "ssh",
+        "-F",
+        str(SSH_CONFIG),
+        client.name,
+        "python3",
+        "/usr/local/sbin/ask",
+        STOP,
+        *VIPS.values(),
+    ]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     seen = Load()
     try:

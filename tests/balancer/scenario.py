@@ -107,7 +107,7 @@ def balancing(
     network: Topology, node: Node, max_entries: Mapping[str, int] | None = None
 ) -> Iterator[Balancer]:
     """A balancer that serves nothing yet."""
-    with sources_of(next(network.numbers), node) as sources, running(node, max_entries) as made:
+    with sources_of(network.number(), node) as sources, running(node, max_entries) as made:
         made.sources = sources
         yield made
 
@@ -121,7 +121,7 @@ def scenario(
 ) -> Iterator[Scenario]:
     """The mode at work on the first balancer, or the second; the virtual address is routed to it."""
     node = network.balancers[second]
-    vip = vip_of(next(network.numbers), mode.family)
+    vip = vip_of(network.number(), mode.family)
     with ExitStack() as stack:
         if not mode.translates:
             stack.enter_context(network.hosted(vip, network.backends))

@@ -24,7 +24,7 @@ def test_one_backend_without_a_balancer(
     network: Topology, backends: tuple[Server, ...], family: int, tmp_path: Path
 ) -> None:
     """Plain routing to one backend: every kind of client works, every answer is that backend's."""
-    vip, backend, client = vip_of(next(network.numbers), family), backends[0], network.clients[0]
+    vip, backend, client = vip_of(network.number(), family), backends[0], network.clients[0]
     with network.hosted(vip, network.backends):
         network.route(vip, backend.node)
         try:
@@ -88,7 +88,7 @@ def test_a_lost_backend_is_noticed(
     no_resets: Callable[[], AbstractContextManager[None]],
 ) -> None:
     """What balancing without memory would look like: sessions that land on another backend are reset, and reported."""
-    vip, client = vip_of(next(network.numbers), family), network.clients[0]
+    vip, client = vip_of(network.number(), family), network.clients[0]
     with network.hosted(vip, network.backends):
         network.route(vip, network.backends[0])
         with pytest.raises(AssertionError, match="OutRsts"), no_resets():

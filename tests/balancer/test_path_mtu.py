@@ -75,7 +75,7 @@ def test_the_control_for_too_big(
     body, client, vip, backend = (
         os.urandom(BODY),
         network.clients[0],
-        vip_of(next(network.numbers), family),
+        vip_of(network.number(), family),
         network.backends[0],
     )
     served(backends, body)

@@ -161,7 +161,11 @@ class Topology:
     clients: tuple[Node, ...]
     balancers: tuple[Node, ...]
     backends: tuple[Node, ...]
-    numbers: Iterator[int] = field(default_factory=count)  # none is given out twice
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def number(self) -> int:
+        """One that was not given out before."""
+        return next(self._numbers)
 
     @property
     def nodes(self) -> tuple[Node, ...]:

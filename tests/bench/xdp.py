@@ -203,18 +203,16 @@ def compared(way: str, seen: dict[str, list[xdp_web.Figures]]) -> list[Row]:
     rows = []
     for other in ("direct", *xdp_web.PROXY_PORT, "nftables"):
         pair = {other: seen[other], "ours": seen[way]}
-
-        def figures(
-            of: str, pair: dict[str, list[xdp_web.Figures]] = pair
-        ) -> dict[str, list[float]]:
-            return {name: [getattr(one, of) for one in values] for name, values in pair.items()}
-
+        rate, cpu, p99 = (
+            {name: [getattr(one, of) for one in values] for name, values in pair.items()}
+            for of in ("rate", "cpu", "p99")
+        )
         least = DIRECT.get(way) if other == "direct" else AHEAD
         target = Target(least, "requests/s") if least else None
-        rows.append(Row(f"{way}, requests", "req/s", False, figures("rate"), {}, target))
+        rows.append(Row(f"{way}, requests", "req/s", False, rate, {}, target))
         target = None if other == "direct" else Target(AHEAD, "CPU")
-        rows.append(Row(f"{way}, CPU a request", "us", True, figures("cpu"), {}, target))
-        rows.append(Row(f"{way}, p99", "us", True, figures("p99"), {}, None))
+        rows.append(Row(f"{way}, CPU a request", "us", True, cpu, {}, target))
+        rows.append(Row(f"{way}, p99", "us", True, p99, {}, None))
     return rows
 
 

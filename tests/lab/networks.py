@@ -74,9 +74,11 @@ def connect(host: Host, pid: int) -> None:
     for gateway in (router4, router6):
         inside(namespace(pid), "ip", "route", "add", "default", "via", gateway)
     if host.kind is Kind.BALANCER:
-        # What native XDP sends out of a veth arrives only where an XDP program runs, too.
+        # What native XDP sends out of a veth arrives only where an XDP program runs, too. To load
+        # it, ip mounts a BPF file system where there is none: not on this machine.
         xdp = ("xdpdrv", "object", str(PASS_OBJECT), "section", "xdp")
-        inside(FABRIC_NETNS, "ip", "link", "set", f"{host.name}-1", *xdp)
+        apart = ("unshare", "--mount", "--propagation", "private")
+        inside(FABRIC_NETNS, *apart, "ip", "link", "set", f"{host.name}-1", *xdp)
 
 
 def disconnect(host: Host) -> None:

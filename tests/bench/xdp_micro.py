@@ -189,18 +189,42 @@ def foreign(balancer: Balancer) -> dict[str, bytes]:
     }
 
 
+@dataclass(frozen=True)
+class Offsets:
+    """Where a frame of a family has its addresses and ports."""
+
+    source: slice
+    destination: slice
+    source_port: slice
+    destination_port: slice
+
+
+OFFSETS = {
+    4: Offsets(slice(26, 30), slice(30, 34), slice(34, 36), slice(36, 38)),
+    6: Offsets(slice(22, 38), slice(38, 54), slice(54, 56), slice(56, 58)),
+}
+
+
 def establish(
     bench: Harness, balancer: Balancer, vip: str, source: str, who: Sequence[Flow]
 ) -> None:
-    """Three packets for each client: the handshake of a connection through nat."""
+    """Three packets for each client: the handshake of a connection through nat.
+
+    Frames are patched, not built: there are many, and nat changes checksums without looking at them.
+    """
     family = ip_address(vip).version
+    at = OFFSETS[family]
+    syn = bytearray(tcp(balancer, NOBODY[family], vip, 0, SYN, seq=1))
+    answer = bytearray(tcp(balancer, NOBODY[family], source, PORT, SYN_ACK, seq=100, ack=2))
+    ack = bytearray(tcp(balancer, NOBODY[family], vip, 0, ACK, seq=2, ack=101))
     for flow in who:
-        client = flow.address(family)
-        verdict, sent = bench.send(tcp(balancer, client, vip, flow.port, SYN, seq=1))
+        client = ip_address(flow.address(family)).packed
+        for frame in (syn, ack):
+            frame[at.source], frame[at.source_port] = client, struct.pack("!H", flow.port)
+        verdict, sent = bench.send(bytes(syn))
         if verdict not in (TX, REDIRECT):
             raise RuntimeError(f"nat answers a SYN with verdict {verdict}")
-        network = Ether(sent).payload
-        answer = {"dport": network.payload.sport, "seq": 100, "ack": 2}
-        back = tcp(balancer, network.dst, source, PORT, SYN_ACK, **answer)
-        bench.send(back)
-        bench.send(tcp(balancer, client, vip, flow.port, ACK, seq=2, ack=101))
+        answer[at.source] = sent[at.destination]
+        answer[at.destination_port] = sent[at.source_port]
+        bench.send(bytes(answer))
+        bench.send(bytes(ack))

@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,14 +65,14 @@ class Work:
     unit: str = "ns"
 
 
-def declared(network: topology.Topology) -> list[balancer.Service]:
+def declared(backends: Sequence[topology.Node]) -> list[balancer.Service]:
     """One service for each way of forwarding and family, all on the same backends."""
     return [
         balancer.service(
             f"{forwarding}{family}",
             vip,
             forwarding,
-            [{"address": node.address(family)} for node in network.backends],
+            [{"address": node.address(family)} for node in backends],
         )
         for (forwarding, family), vip in VIPS.items()
     ]
@@ -175,20 +175,28 @@ def on_the_wire(
     return [Work(f"wire: {name}", target, variants, "Mpkt/s") for name, target, variants in rows]
 
 
-def asked(network: topology.Topology, scratch: Path, rounds: int) -> list[Row]:
-    """HTTP through every balancer in turn, and ours against each of the others."""
+def asked(
+    at: balancer.Balancer, network: topology.Topology, scratch: Path, rounds: int
+) -> list[Row]:
+    """HTTP through every balancer in turn, and ours against each of the others.
+
+    All of them have as many backends as there are clients, each of which then has one for itself
+    when there is no balancer: more servers on the same CPUs would be slower for that alone.
+    """
+    behind = network.backends[: len(network.clients)]
+    at.declare(declared(behind))
     ways = tuple(forwarding for forwarding, family in VIPS if family == 4)
     with ExitStack() as stack:
         stack.enter_context(servers.serving(network, scratch / "backends"))
-        urls = stack.enter_context(xdp_web.proxies(network, scratch))
-        direct = [f"http://{node.ipv4}/" for node in network.backends[:2]]
+        urls = stack.enter_context(xdp_web.proxies(network, behind, scratch))
+        direct = [f"http://{node.ipv4}/" for node in behind]
         urls |= {"direct": tuple(direct)}
         for way in ways:
             vip = VIPS[way, 4]
             network.route(vip, network.balancers[0])
             urls[way] = (f"http://{vip}/",) * 2
             if way != "nat":
-                stack.enter_context(network.hosted(vip, network.backends))
+                stack.enter_context(network.hosted(vip, behind))
         seen: dict[str, list[xdp_web.Figures]] = {name: [] for name in urls}
         for turn in range(rounds):
             order = list(urls.items())
@@ -267,7 +275,7 @@ def main() -> int:
         for node in network.balancers:
             know_neighbours(node, network)
         at.sources = {"ipv4": at.node.ipv4, "ipv6": at.node.ipv6}
-        at.declare(declared(network))
+        at.declare(declared(network.backends))
         began = time.monotonic()
         print(table.HEADER, flush=True)
         bench = stack.enter_context(xdp_micro.harness(compiled(scratch), at))
@@ -275,9 +283,10 @@ def main() -> int:
             with topology.entered(at.node.netns):
                 rows += shown(micro(bench, at, network), options)
         if options.only in (None, "requests"):
-            rows += asked(network, scratch, options.rounds)
+            rows += asked(at, network, scratch, options.rounds)
         if options.only in (None, "wire"):
-            xdp_web.translate(network, scratch)
+            at.declare(declared(network.backends))
+            xdp_web.translate(network, network.backends, scratch)
             stack.enter_context(xdp_wire.wires(bench, network))
             rows += shown(on_the_wire(bench, at, network), options)
         print(f"{time.monotonic() - began:.0f} s")

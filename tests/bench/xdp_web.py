@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,10 +134,12 @@ def parsed(text: str, url: str) -> tuple[int, float, float]:
 
 
 @contextmanager
-def proxies(network: Topology, scratch: Path) -> Iterator[dict[str, tuple[str, ...]]]:
+def proxies(
+    network: Topology, behind: Sequence[Node], scratch: Path
+) -> Iterator[dict[str, tuple[str, ...]]]:
     """nginx, HAProxy and nftables at work on the second balancer; the URLs for both clients."""
     node = network.balancers[1]
-    backends = [f"{backend.ipv4}:{servers.HTTP}" for backend in network.backends]
+    backends = [f"{backend.ipv4}:{servers.HTTP}" for backend in behind]
     with ExitStack() as stack:
         topology.xdp(network.router, node.name, None)
         nginx = scratch / "proxy.conf"
@@ -148,18 +150,18 @@ def proxies(network: Topology, scratch: Path) -> Iterator[dict[str, tuple[str, .
         lines = "\n".join(f"    server s{n} {backend}" for n, backend in enumerate(backends))
         haproxy.write_text(HAPROXY.format(servers=lines, port=PROXY_PORT["haproxy"]))
         start(stack, node, ["haproxy", "-db", "-f", str(haproxy)], PROXY_PORT["haproxy"])
-        translate(network, scratch)
+        translate(network, behind, scratch)
         urls = {name: f"http://{node.ipv4}:{port}/" for name, port in PROXY_PORT.items()}
         urls["nftables"] = f"http://{NFTABLES_VIP}/"
         yield {name: (url, url) for name, url in urls.items()}
 
 
-def translate(network: Topology, scratch: Path) -> None:
+def translate(network: Topology, behind: Sequence[Node], scratch: Path) -> None:
     """nftables at work on the second balancer, for NFTABLES_VIP."""
     node = network.balancers[1]
-    choices = ", ".join(f"{n} : {backend.ipv4}" for n, backend in enumerate(network.backends))
+    choices = ", ".join(f"{n} : {backend.ipv4}" for n, backend in enumerate(behind))
     rules = scratch / "rules.nft"
-    text = NFTABLES.format(vip=NFTABLES_VIP, count=len(network.backends), map=choices)
+    text = NFTABLES.format(vip=NFTABLES_VIP, count=len(behind), map=choices)
     rules.write_text(text)
     node.run("nft", "-f", str(rules))
     network.route(NFTABLES_VIP, node)

@@ -13,8 +13,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +47,7 @@ FOREIGN = Target(1 / 2, "floor/ours")
 FLAT = Target(1 / 1.25, "1 flow/many")
 # Against talking to the backends directly.
 DIRECT = {"dsr": 0.95, "nat": 0.9}
+FLOOR_VIP = "192.0.2.40"
 AHEAD = 1.0
 REFLECTION = Target(0.85, "pps/reflection")
 TRANSLATION = Target(3.6, "pps/nftables")
@@ -175,8 +176,28 @@ def on_the_wire(
     return [Work(f"wire: {name}", target, variants, "Mpkt/s") for name, target, variants in rows]
 
 
+@contextmanager
+def least(
+    bench: xdp_micro.Harness, network: topology.Topology, behind: Sequence[topology.Node]
+) -> Iterator[None]:
+    """The floor of dsr in the place of a balancer, for FLOOR_VIP."""
+    node = network.balancers[1]
+    twice = [*behind, *behind]
+    links = [aimed_link(backend, node) for backend in twice]
+    bench.aim(FLOOR_VIP, node.ipv4, [backend.ipv4 for backend in twice], links)
+    with (
+        xdp_wire.attached(bench, "floor_pass", network.router, node.name),
+        xdp_wire.attached(bench, "floor_dsr4", node, "eth0"),
+    ):
+        yield
+
+
 def asked(
-    at: balancer.Balancer, network: topology.Topology, scratch: Path, rounds: int
+    bench: xdp_micro.Harness,
+    at: balancer.Balancer,
+    network: topology.Topology,
+    scratch: Path,
+    rounds: int,
 ) -> list[Row]:
     """HTTP through every balancer in turn, and ours against each of the others.
 
@@ -197,11 +218,15 @@ def asked(
             urls[way] = (f"http://{vip}/",) * 2
             if way != "nat":
                 stack.enter_context(network.hosted(vip, behind))
+        network.route(FLOOR_VIP, network.balancers[1])
+        stack.enter_context(network.hosted(FLOOR_VIP, behind))
+        urls["floor"] = (f"http://{FLOOR_VIP}/",) * 2
         seen: dict[str, list[xdp_web.Figures]] = {name: [] for name in urls}
         for turn in range(rounds):
             order = list(urls.items())
             for name, both in order if turn % 2 == 0 else reversed(order):
-                seen[name].append(xdp_web.wrk(network.clients, both))
+                with least(bench, network, behind) if name == "floor" else nullcontext():
+                    seen[name].append(xdp_web.wrk(network.clients, both))
     rows = [row for way in ways for row in compared(way, seen)]
     for row in rows:
         print("\n".join(table.lines(row)), flush=True)
@@ -213,6 +238,8 @@ def compared(way: str, seen: dict[str, list[xdp_web.Figures]]) -> list[Row]:
     rows = []
     for other in ("direct", *xdp_web.PROXY_PORT, "nftables"):
         pair = {other: seen[other], "ours": seen[way]}
+        if other == "direct" and way != "nat":  # through which answers come back, too
+            pair["floor"] = seen["floor"]
         rate, cpu, p99 = (
             {name: [getattr(one, of) for one in values] for name, values in pair.items()}
             for of in ("rate", "cpu", "p99")
@@ -283,7 +310,7 @@ def main() -> int:
             with topology.entered(at.node.netns):
                 rows += shown(micro(bench, at, network), options)
         if options.only in (None, "requests"):
-            rows += asked(at, network, scratch, options.rounds)
+            rows += asked(bench, at, network, scratch, options.rounds)
         if options.only in (None, "wire"):
             at.declare(declared(network.backends))
             xdp_web.translate(network, network.backends, scratch)

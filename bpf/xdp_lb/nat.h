@@ -159,8 +159,7 @@ find_origin(struct xdp_md *ctx, const struct packet *packet,
 }
 
 static __always_inline int nat_to_client(struct xdp_md *ctx,
-					 const struct packet *packet,
-					 const struct settings *settings)
+					 const struct packet *packet)
 {
 	struct nat_origin *origin = NULL;
 	const struct next_hop *hop;
@@ -168,7 +167,6 @@ static __always_inline int nat_to_client(struct xdp_md *ctx,
 	struct ends ends;
 	int reason;
 
-	(void)settings;
 	set_reply(&way, packet);
 	if (!(packet->tcp_flags & TCP_CHANGES))
 		origin = bpf_map_lookup_elem(&nat_replies, &way.reply);

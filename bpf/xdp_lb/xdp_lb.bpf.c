@@ -59,9 +59,8 @@ int xdp_lb(struct xdp_md *ctx)
 	if (reason != PARSED)
 		return pass(refine(reason, &packet, settings));
 	if (is_for_nat(&packet, settings)) {
-		verdict = is_icmp(&packet)
-				  ? icmp_error(ctx, &packet)
-				  : nat_to_client(ctx, &packet, settings);
+		verdict = is_icmp(&packet) ? icmp_error(ctx, &packet)
+					   : nat_to_client(ctx, &packet);
 		if (verdict != NOT_OURS)
 			return verdict;
 	}

@@ -297,8 +297,6 @@ def main() -> int:
         scratch = stack.enter_context(environment.scratch())
         network = stack.enter_context(topology.network(balancers=2))
         at = stack.enter_context(balancer.running(network.balancers[0]))
-        # bpf_fib_lookup has no answer where the interface does not forward; the role sees to that.
-        at.node.sysctl({"net.ipv4.ip_forward": 1, "net.ipv6.conf.all.forwarding": 1})
         for node in network.balancers:
             know_neighbours(node, network)
         at.sources = {"ipv4": at.node.ipv4, "ipv6": at.node.ipv6}

@@ -11,10 +11,6 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from .resource.engine import Kind, converge
 from .resource.errors import Failure, from_os_error
 
-STATE: dict[str, Any] = {"type": "str", "choices": ["present", "absent"], "default": "present"}
-LOCK_TIMEOUT: dict[str, Any] = {"type": "int", "default": 60}
-COMMON: dict[str, dict[str, Any]] = {"state": STATE, "lock_timeout": LOCK_TIMEOUT}
-
 
 class Module(Protocol):
     """What is used of AnsibleModule."""

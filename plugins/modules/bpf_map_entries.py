@@ -161,25 +161,13 @@ map:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import map_entries
-
-ENTRY = {
-    "key": {"type": "raw", "required": True, "no_log": False},
-    "value": {"type": "raw"},
-}
-ARGUMENTS = {
-    "map": {"type": "path", "required": True},
-    "entries": {"type": "list", "elements": "dict", "default": [], "options": ENTRY},
-    "key_format": {"type": "list", "elements": "str", "no_log": False},
-    "value_format": {"type": "list", "elements": "str"},
-    "purge": {"type": "bool", "default": False},
-}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={**front.COMMON, **ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(**options.BPF_MAP_ENTRIES, supports_check_mode=True)
     front.run(module, map_entries, map_entries.desired)
 
 

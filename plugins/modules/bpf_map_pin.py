@@ -164,29 +164,13 @@ map:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import map_pin
-
-ARGUMENTS = {
-    "pin": {"type": "path", "required": True},
-    "type": {"type": "str"},
-    "key_size": {"type": "int", "no_log": False},
-    "value_size": {"type": "int"},
-    "max_entries": {"type": "int"},
-    "flags": {"type": "list", "elements": "str"},
-    "name": {"type": "str"},
-    "map_id": {"type": "int"},
-    "prog": {"type": "path"},
-    "map": {"type": "str"},
-    "mode": {"type": "raw"},
-    "discard_data": {"type": "bool", "default": False},
-    "force": {"type": "bool", "default": False},
-}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={**front.COMMON, **ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(**options.BPF_MAP_PIN, supports_check_mode=True)
     front.run(module, map_pin, map_pin.desired)
 
 

@@ -276,45 +276,13 @@ log:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import prog
-
-ARGUMENTS = {
-    "object": {"type": "path"},
-    "source": {"type": "path"},
-    "compiler": {"type": "str", "choices": ["clang", "bcc"], "default": "clang"},
-    "remote_src": {"type": "bool", "default": False},
-    "cflags": {"type": "list", "elements": "str"},
-    "sha256": {"type": "str"},
-    "pin": {"type": "path"},
-    "program": {"type": "str"},
-    "pin_dir": {"type": "path"},
-    "programs": {"type": "list", "elements": "str"},
-    "type": {"type": "str"},
-    "attach_type": {"type": "str"},
-    "maps": {"type": "dict"},
-    "pin_maps": {"type": "path"},
-    "map_max_entries": {"type": "dict"},
-    "constants": {"type": "dict"},
-    "on_incompatible_map": {"type": "str", "choices": ["fail", "recreate"], "default": "fail"},
-    "discard_maps": {"type": "bool", "default": False},
-    "force": {"type": "bool", "default": False},
-    "stack": {"type": "str"},
-    "release": {"type": "str"},
-    "labels": {"type": "dict"},
-}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec={**front.COMMON, **ARGUMENTS},
-        supports_check_mode=True,
-        mutually_exclusive=[("object", "source"), ("pin", "pin_dir"), ("program", "programs")],
-        required_one_of=[("pin", "pin_dir")],
-        required_if=[("state", "present", ("object", "source"), True)],
-        required_by={"program": "pin", "programs": "pin_dir"},
-    )
+    module = AnsibleModule(**options.BPF_PROG, supports_check_mode=True)
     front.run(module, prog, prog.desired)
 
 

@@ -153,7 +153,7 @@ packets:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import test_run
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import (
     Failure,
@@ -161,34 +161,10 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import 
     require_root,
 )
 
-EXPECT = {
-    "verdict": {"type": "str"},
-    "data": {"type": "str"},
-    "unchanged": {"type": "bool"},
-}
-PACKET = {
-    "name": {"type": "str"},
-    "data": {"type": "str"},
-    "pcap": {"type": "path"},
-    "expect": {"type": "dict", "options": EXPECT},
-}
-ARGUMENTS = {
-    "prog": {"type": "path", "required": True},
-    "packets": {
-        "type": "list",
-        "elements": "dict",
-        "required": True,
-        "options": PACKET,
-        "mutually_exclusive": [("data", "pcap")],
-        "required_one_of": [("data", "pcap")],
-    },
-    "repeat": {"type": "int", "default": 1},
-}
-
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
+    module = AnsibleModule(**options.BPF_TEST_RUN, supports_check_mode=True)
     try:
         front.require_text(module.params)
         require_root()

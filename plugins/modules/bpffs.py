@@ -91,20 +91,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import bpffs
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            path={"type": "path", "default": "/sys/fs/bpf"},
-            mode={"type": "raw"},
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.BPFFS, supports_check_mode=True)
     front.run(module, bpffs, bpffs.desired)
 
 

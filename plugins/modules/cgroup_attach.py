@@ -171,28 +171,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import cgroup
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            cgroup={"type": "str", "required": True},
-            allow_root={"type": "bool", "default": False},
-            prog={"type": "str"},
-            attach_type={"type": "str"},
-            link={"type": "str"},
-            mode={
-                "type": "str",
-                "choices": ["link", "multi", "override", "exclusive"],
-                "default": "link",
-            },
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.CGROUP_ATTACH, supports_check_mode=True)
     front.run(module, cgroup, cgroup.desired)
 
 

@@ -161,24 +161,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import sockmap
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            map={"type": "str", "required": True},
-            prog={"type": "str"},
-            attach_type={"type": "str", "default": "sk_msg_verdict"},
-            link={"type": "str"},
-            drain={"type": "str", "choices": ["wait", "force", "none"], "default": "wait"},
-            drain_timeout={"type": "int", "default": 60},
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.SOCKMAP_ATTACH, supports_check_mode=True)
     front.run(module, sockmap, sockmap.desired)
 
 

@@ -186,27 +186,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import tc
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            interface={"type": "str", "required": True},
-            netns={"type": "str"},
-            direction={"type": "str", "choices": ["ingress", "egress"], "required": True},
-            prog={"type": "str"},
-            link={"type": "str"},
-            priority={"type": "int", "default": 50},
-            handle={"type": "int", "default": 1},
-            force={"type": "bool", "default": False},
-        ),
-        required_if=[("state", "present", ("prog",))],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.TC_ATTACH, supports_check_mode=True)
     front.run(module, tc, tc.desired)
 
 

@@ -226,30 +226,13 @@ actions:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource import xdp
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            interface={"type": "str", "required": True},
-            netns={"type": "str"},
-            prog={"type": "str"},
-            link={"type": "str"},
-            mode={
-                "type": "str",
-                "choices": ["auto", "native", "generic", "offload"],
-                "default": "auto",
-            },
-            force={"type": "bool", "default": False},
-            priority={"type": "int"},
-        ),
-        required_if=[("state", "present", ("prog",))],
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.XDP_ATTACH, supports_check_mode=True)
     front.run(module, xdp, xdp.desired)
 
 

@@ -116,22 +116,13 @@ routes:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import backend
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(
-        argument_spec=dict(
-            **front.COMMON,
-            services={"type": "list", "elements": "dict", "default": []},
-            unpack={"type": "str", "choices": ["device", "none"], "default": "device"},
-            mss={"type": "bool", "default": True},
-            record={"type": "path", "default": backend.RECORD},
-        ),
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(**options.XDP_LB_BACKEND, supports_check_mode=True)
     front.run(module, backend, backend.desired)
 
 

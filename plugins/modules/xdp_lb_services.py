@@ -327,51 +327,13 @@ services:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ebpf.fleet.plugins.module_utils import front
+from ansible_collections.ebpf.fleet.plugins.module_utils import front, options
 from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import model, services
-
-BACKEND = {
-    "address": {"type": "str", "required": True},
-    "port": {"type": "int"},
-    "weight": {"type": "int", "default": 1},
-    "state": {"type": "str", "choices": ["active", "draining", "disabled"], "default": "active"},
-}
-SERVICE = {
-    "name": {"type": "str", "required": True},
-    "vip": {"type": "str", "required": True},
-    "port": {"type": "str", "required": True},
-    "protocol": {"type": "str", "choices": ["tcp", "udp"], "default": "tcp"},
-    "forwarding": {"type": "str", "choices": ["nat", "dsr", "ipip"], "required": True},
-    "scheduler": {"type": "str", "choices": ["maglev"], "default": "maglev"},
-    "affinity": {"type": "str", "choices": ["flow", "source"], "default": "flow"},
-    "health_check": {"type": "dict"},
-    "backends": {"type": "list", "elements": "dict", "default": [], "options": BACKEND},
-}
-
-
-def _numbers(**defaults: int) -> dict[str, object]:
-    options = {name: {"type": "int", "default": default} for name, default in defaults.items()}
-    return {"type": "dict", "default": {}, "options": options}
-
-
-ARGUMENTS = {
-    "pin_dir": {"type": "path", "default": "xdp_lb"},
-    "netns": {"type": "str"},
-    "services": {"type": "list", "elements": "dict", "default": [], "options": SERVICE},
-    "sources": {
-        "type": "dict",
-        "default": {},
-        "options": {"ipv4": {"type": "str"}, "ipv6": {"type": "str"}},
-    },
-    "nat_ports": _numbers(first=1024, last=32767),
-    "idle_timeout": _numbers(tcp=7440, udp=300),
-    "udp_grace": {"type": "int", "default": 60},
-}
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={**front.COMMON, **ARGUMENTS}, supports_check_mode=True)
+    module = AnsibleModule(**options.XDP_LB_SERVICES, supports_check_mode=True)
     front.run(module, services, model.desired)
 
 

@@ -367,17 +367,44 @@ def test_the_service_waits_for_a_balancer_reloads_and_ends(tmp_path: Path) -> No
         assert process.stdout.readline().startswith(
             f"trouble: no load balancer is pinned in {pins}"
         )
-        path.write_text(json.dumps({"pin_dir": pins, "services": {"web": {}}}))
         process.send_signal(signal.SIGHUP)
-        assert process.stdout.readline() == f"reloaded: 1 services of {pins} are checked\n"
-        path.write_text("{")
-        process.send_signal(signal.SIGHUP)
-        assert process.stdout.readline().startswith("keeps its configuration: ")
+        assert process.stdout.readline() == f"reloaded: 0 services of {pins} are checked\n"
         begun = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "ends: the balancer goes on as it is\n"
         assert process.wait() == 0
         assert time.monotonic() - begun < 2
+
+
+def test_a_file_that_is_replaced_is_taken_up_and_one_that_is_wrong_is_not(tmp_path: Path) -> None:
+    path, staged = tmp_path / "health.json", tmp_path / "health.json.next"
+    pins = "/sys/fs/bpf/ebpf_fleet/it_no_such_balancer"
+
+    def put(text: str) -> None:
+        staged.write_text(text)
+        staged.replace(path)
+
+    put(json.dumps({"pin_dir": pins, "services": {}}))
+    with running(path) as process:
+        assert process.stdout is not None
+        lines = process.stdout
+        assert lines.readline() == f"begins: 0 services of {pins} are checked\n"
+        assert lines.readline().startswith("trouble: no load balancer is pinned")
+        begun = time.monotonic()
+        put(json.dumps({"pin_dir": pins, "services": {"web": {}, "shop": {}}}))
+        assert lines.readline() == f"reloaded: 2 services of {pins} are checked\n"
+        assert time.monotonic() - begun < 3
+        put("{")
+        assert "is no JSON" in lines.readline()
+        path.unlink()
+        assert lines.readline() == (
+            f"keeps its configuration: cannot read {path}: No such file or directory\n"
+        )
+        time.sleep(2.5)  # said once, not each second
+        put(json.dumps({"pin_dir": pins, "services": {"web": {}}}))
+        assert lines.readline() == f"reloaded: 1 services of {pins} are checked\n"
+        process.send_signal(signal.SIGTERM)
+        assert lines.read() == "ends: the balancer goes on as it is\n"
 
 
 def test_packing_twice_gives_the_same_bytes_with_nothing_else_in_them(tmp_path: Path) -> None:

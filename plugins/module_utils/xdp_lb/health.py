@@ -21,11 +21,11 @@ from typing import TypeVar
 
 from ..resource.errors import Failure
 from . import health_config, health_maps, health_tend, health_watch
-from .health_config import Config
+from .health_config import Config, Stamp
 from .health_maps import Backend, Key
 from .health_watch import Conditions, Watch
 
-LOOK_SECONDS = 1.0  # how often the maps are read
+LOOK_SECONDS = 1.0  # how often the maps are read, and the configuration is looked at
 TEND_SECONDS = 5.0  # how often next hops are resolved and moved slots settled
 TEND_SHARE = 20  # counting a million connections takes seconds: rest so many times as long
 
@@ -37,6 +37,7 @@ class Service:
     """What the running service knows. Work on maps waits for locks, so threads of it do that."""
 
     path: str
+    stamp: Stamp  # of the file when it was last read, whatever came of it
     config: Config
     shared: Conditions
     threads: ThreadPoolExecutor
@@ -52,23 +53,28 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) != 1:
         sys.stderr.write("usage: ebpf-fleet-health.pyz CONFIGURATION.json\n")
         return 2
+    stamp = health_config.stamp(arguments[0])
     try:
         config = health_config.read(arguments[0])
         contexts = health_watch.contexts_of(config)
     except Failure as failure:
         sys.stderr.write(f"{failure}\n")
         return 2
-    asyncio.run(_run(arguments[0], config, contexts))
+    asyncio.run(_run(arguments[0], stamp, config, contexts))
     return 0
 
 
-async def _run(path: str, config: Config, contexts: health_watch.Contexts) -> None:
-    """Check, look, write, until SIGTERM or SIGINT; SIGHUP reads the configuration anew."""
+async def _run(path: str, stamp: Stamp, config: Config, contexts: health_watch.Contexts) -> None:
+    """Check, look, write, until SIGTERM or SIGINT.
+
+    A configuration that changes is taken up by itself, as a release that goes back to another one
+    puts the file there and tells nobody. SIGHUP reads it anew at once, and certificates with it.
+    """
     loop = asyncio.get_running_loop()
     wake, ended = asyncio.Event(), asyncio.Event()
     shared = Conditions(contexts, asyncio.Semaphore(config.concurrency), wake)
     with ThreadPoolExecutor(max_workers=2) as threads:
-        service = Service(path, config, shared, threads)
+        service = Service(path, stamp, config, shared, threads)
 
         def stop() -> None:
             ended.set()
@@ -81,6 +87,8 @@ async def _run(path: str, config: Config, contexts: health_watch.Contexts) -> No
         tending = asyncio.create_task(_tend_forever(service))
         while not ended.is_set():
             wake.clear()
+            if health_config.stamp(path) != service.stamp:
+                _reload(service)
             await _step(service)
             await _wait(wake, LOOK_SECONDS)
         tending.cancel()
@@ -94,7 +102,11 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
 
 
 def _reload(service: Service) -> None:
-    """Take the file's configuration; keep the present one when the file is wrong."""
+    """Take the file's configuration; keep the present one when the file is wrong, and say so once.
+
+    The stamp is from before the reading: a file that changes meanwhile is read once more.
+    """
+    service.stamp = health_config.stamp(service.path)
     try:
         config = health_config.read(service.path)
         contexts = health_watch.contexts_of(config)

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
 from ..resource.errors import Failure
 from ..resource.paths import pin_path
@@ -46,6 +47,18 @@ class Config:
     pin_dir: str
     services: Mapping[str, Check]
     concurrency: int = 256  # checks under way at once
+
+
+Stamp = Optional[tuple[int, int, int, int]]  # another one: the file may hold something else
+
+
+def stamp(path: str) -> Stamp:
+    """Which file ``path`` is and when it was written; None for one that cannot be looked at."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def read(path: str) -> Config:

@@ -36,6 +36,13 @@ options:
     type: str
     choices: [all, ours, foreign]
     default: all
+  files:
+    description:
+      - Small text files to read along, such as kernel parameters below C(/proc/sys). What they hold is
+        in RV(host.files), so that a play which needs several of them asks once.
+    type: list
+    elements: path
+    default: []
 extends_documentation_fragment: [ebpf.fleet.common.reads]
 notes:
   - Pins are those of the BPF file systems that the module's mount namespace can see.
@@ -93,6 +100,10 @@ host:
       description: Whether libbpf is found, its version, and what is wrong with it.
       type: dict
       sample: {"found": true, "version": "1.1", "problem": ""}
+    files:
+      description: The text of each of O(files), null for one that is not there or cannot be read.
+      type: dict
+      sample: {"/proc/sys/net/ipv4/ip_forward": "1\n"}
 programs:
   description: The loaded programs.
   returned: when gathered
@@ -260,11 +271,13 @@ def main() -> None:
                 "default": ["programs", "maps", "links", "attachments"],
             },
             "owner": {"type": "str", "choices": ["all", "ours", "foreign"], "default": "all"},
+            "files": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
     try:
-        found = inventory_report.gather(module.params["gather"], module.params["owner"])
+        wanted = module.params
+        found = inventory_report.gather(wanted["gather"], wanted["owner"], wanted["files"])
     except Failure as failure:
         module.fail_json(msg=str(failure), **failure.details)
     except OSError as error:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,18 +15,19 @@ from . import classify, inventory
 from .classify import Known, Verdict
 from .errors import require_root
 
+FILE_CHARACTERS = 65536
 OBJECTS = ("programs", "maps", "links", "attachments")
 CHOICES = (*OBJECTS, "features")
 CONDITIONS = (classify.DRIFTED, classify.ZOMBIE, classify.ORPHAN)
 
 
-def gather(what: Collection[str], owner: str) -> Mapping[str, Any]:
+def gather(what: Collection[str], owner: str, files: Sequence[str] = ()) -> Mapping[str, Any]:
     """What is asked for (of ``CHOICES``), of one ``owner`` (ours, foreign) or of ``all``.
 
-    Raises Failure without root, OSError when the kernel refuses.
+    ``files`` are read along. Raises Failure without root, OSError when the kernel refuses.
     """
     require_root()
-    result: dict[str, Any] = {"host": host()}
+    result: dict[str, Any] = {"host": {**host(), "files": {path: text(path) for path in files}}}
     if "features" in what:
         result["features"] = abilities()
     wanted = [name for name in OBJECTS if name in what]
@@ -49,6 +50,15 @@ def host() -> dict[str, Any]:
         "cgroup2": mounts.cgroup2(),
         "libbpf": asdict(features.libbpf_found()),
     }
+
+
+def text(path: str) -> str | None:
+    """What a small text file holds; None when it is not there or cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read(FILE_CHARACTERS)
+    except OSError:
+        return None
 
 
 def abilities() -> dict[str, Any]:

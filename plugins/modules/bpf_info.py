@@ -38,8 +38,8 @@ options:
     default: all
   files:
     description:
-      - Small text files to read along, such as kernel parameters below C(/proc/sys). What they hold is
-        in RV(host.files), so that a play which needs several of them asks once.
+      - Small text files to read along, such as kernel parameters below C(/proc/sys). What they hold
+        is in RV(host.files), so that a play which needs several of them asks once.
     type: list
     elements: path
     default: []

@@ -1,0 +1,384 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a host keeps of its stacks, as it is read; store_writes is how it changes.
+
+    /var/lib/ebpf-fleet/STACK/objects/SHA256             what the releases load
+                              releases/RELEASE/manifest.json, record.json
+                              current -> releases/RELEASE
+                              pending.json    a change that is not over
+                              fallback.json   what a boot had to run instead of current
+
+A release directory without manifest.json is one that was never finished. Nothing that is read here
+is believed: a file that power loss or a hand has spoiled is a Failure that names it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..resource.errors import Failure, from_os_error
+from . import manifest as manifests
+from .manifest import Manifest
+
+ROOT = "/var/lib/ebpf-fleet"
+ENGINE = "engine"  # the one directory of ROOT that is no stack
+
+APPLYING, CONFIRM = "applying", "confirm"
+
+_STACK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
+_RELEASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a release beside its manifest. Times are RFC 3339, in UTC.
+
+    ``predecessor`` is what ran when a deployment last made this release current, None for nothing;
+    ``reverted`` is when the host took the release back because nobody confirmed it.
+    """
+
+    digest: str
+    created: str
+    by: Mapping[str, Any] = field(default_factory=dict)
+    predecessor: str | None = None
+    activated: tuple[str, ...] = ()
+    reverted: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A change that has begun and is not over.
+
+    ``release`` is what it leads to, None when the stack is taken away; ``previous`` what it leads
+    away from, and back to. ``due`` is in seconds of CLOCK_BOOTTIME in the boot ``boot``, which no
+    change of the clock moves; ``confirm_by`` is the same in seconds since the epoch, for people.
+    ``token`` tells one change from another. Without a guard ``due`` is None.
+    """
+
+    release: str | None
+    previous: str | None
+    phase: str
+    token: str
+    boot: str
+    due: float | None = None
+    confirm_by: int | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Fallback:
+    """That a boot could not run ``declared`` and runs another release, and why."""
+
+    running: str | None
+    declared: str
+    reason: str
+    kernel: str
+    time: str
+
+    def document(self) -> dict[str, Any]:
+        """As it is stored."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One release directory. ``problem`` says why it cannot be used, empty when it can."""
+
+    name: str
+    record: Record | None
+    problem: str = ""
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """Sorts releases by when they were last made current, else by when they were made."""
+        record = self.record
+        if record is None:
+            return ("", self.name)
+        return (max(record.created, *record.activated), self.name)
+
+
+@dataclass(frozen=True)
+class State:
+    """A stack as the store has it; ``releases`` are sorted, oldest first."""
+
+    stack: str
+    exists: bool = False
+    current: str | None = None
+    pending: Pending | None = None
+    fallback: Fallback | None = None
+    releases: Mapping[str, Stored] = field(default_factory=dict)
+
+    @property
+    def running(self) -> str | None:
+        """The release that the kernel has, as far as the store knows."""
+        return self.fallback.running if self.fallback else self.current
+
+    @property
+    def usable(self) -> list[str]:
+        """The releases that can be made current, oldest first."""
+        return [name for name, stored in self.releases.items() if not stored.problem]
+
+    def record(self, release: str) -> Record:
+        """The record of a release. Raises Failure when there is none that can be read."""
+        stored = self.releases.get(release)
+        if stored is None:
+            raise missing(self, release)
+        if stored.record is None:
+            raise Failure(f"release {release} of stack {self.stack} is damaged: {stored.problem}")
+        return stored.record
+
+
+def check_stack(name: str) -> str:
+    """The name of a stack. Raises Failure for what cannot be the name of a directory of pins."""
+    if not isinstance(name, str) or not _STACK.fullmatch(name) or name == ENGINE:
+        raise Failure(
+            f"{name!r} is no name of a stack: write at most 64 letters, digits, '_' and '-', "
+            f"and not {ENGINE!r}"
+        )
+    return name
+
+
+def check_release(name: str) -> str:
+    """The name of a release. Raises Failure for what cannot be the name of a directory."""
+    if not isinstance(name, str) or not _RELEASE.fullmatch(name):
+        raise Failure(
+            f"{name!r} is no name of a release: write at most 128 letters, digits and '_.+-', "
+            "the first a letter, a digit or '_'"
+        )
+    return name
+
+
+def missing(state: State, release: str) -> Failure:
+    """That a release is not stored, with those that are."""
+    names = ", ".join(state.releases) or "none"
+    return Failure(
+        f"release {release} of stack {state.stack} is not stored on this host; stored are: {names}. "
+        "Deploy it with bpf_stack, or name one of these"
+    )
+
+
+def directory(stack: str) -> str:
+    """Where the stack's files are."""
+    return os.path.join(ROOT, stack)
+
+
+def release_directory(stack: str, release: str) -> str:
+    """Where the release's files are."""
+    return os.path.join(ROOT, stack, "releases", release)
+
+
+def object_file(stack: str, sha: str) -> str:
+    """Where the object with this SHA-256, in hex, is or would be."""
+    if not _SHA256.fullmatch(sha):
+        raise Failure(f"{sha!r} is no SHA-256: it has 64 hex digits")
+    return os.path.join(ROOT, stack, "objects", sha)
+
+
+def stacks() -> list[str]:
+    """The stacks that the host has files of, in order. Other files below ROOT are none."""
+    try:
+        found = sorted(os.listdir(ROOT))
+    except FileNotFoundError:
+        return []
+    return [
+        name
+        for name in found
+        if _STACK.fullmatch(name) and name != ENGINE and os.path.isdir(directory(name))
+    ]
+
+
+def load(stack: str) -> State:
+    """Read all of a stack but its manifests and objects. Raises Failure for damaged files."""
+    base = directory(check_stack(stack))
+    if not os.path.isdir(base):
+        return State(stack)
+    return State(
+        stack,
+        True,
+        _current(base),
+        _pending(os.path.join(base, "pending.json")),
+        _fallback(os.path.join(base, "fallback.json")),
+        _releases(stack),
+    )
+
+
+def manifest(state: State, release: str) -> Manifest:
+    """The manifest of a stored release. Raises Failure when it is not what was stored."""
+    record = state.record(release)
+    path = os.path.join(release_directory(state.stack, release), "manifest.json")
+    document = _document(path)
+    if document is None:
+        raise Failure(
+            f"release {release} of stack {state.stack} was never finished; deploy it again"
+        )
+    found = manifests.parse(document)
+    if (found.name, found.release, found.digest) != (state.stack, release, record.digest):
+        raise Failure(
+            f"{path} is not what was stored (its digest is not the record's); "
+            f"forget the release (bpf_release, state=absent, release={release}) and deploy it again"
+        )
+    return found
+
+
+def object_path(stack: str, sha: str) -> str:
+    """The file with this SHA-256, in hex. Raises Failure when it is missing or has other content."""
+    path = object_file(stack, sha)
+    if not has_content(path, sha):
+        what = "has other content" if os.path.exists(path) else "is missing"
+        raise Failure(f"{path} {what}; deploy the release again, which sends the object anew")
+    return path
+
+
+def has_content(path: str, sha: str) -> bool:
+    """Whether there is such a file and its SHA-256 is this one, in hex."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest() == sha
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise from_os_error(error, f"read {path}") from error
+
+
+def _current(base: str) -> str | None:
+    path = os.path.join(base, "current")
+    try:
+        target = os.readlink(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Failure(f"{path} is no symbolic link to a release; remove it and deploy") from error
+    parent, _slash, release = target.rpartition("/")
+    if parent != "releases" or not _RELEASE.fullmatch(release):
+        raise Failure(f"{path} leads to {target!r} and not to a release; remove it and deploy")
+    return release
+
+
+def _releases(stack: str) -> dict[str, Stored]:
+    base = os.path.join(directory(stack), "releases")
+    try:
+        names = [name for name in os.listdir(base) if _RELEASE.fullmatch(name)]
+    except FileNotFoundError:
+        return {}
+    found = sorted((_stored(stack, name) for name in names), key=lambda each: each.age)
+    return {each.name: each for each in found}
+
+
+def _stored(stack: str, release: str) -> Stored:
+    base = release_directory(stack, release)
+    try:
+        record = _record(os.path.join(base, "record.json"))
+    except Failure as failure:
+        return Stored(release, None, str(failure))
+    if not os.path.isfile(os.path.join(base, "manifest.json")):
+        return Stored(release, record, "it was never finished")
+    return Stored(release, record, "" if record else f"{base}/record.json is missing")
+
+
+def _record(path: str) -> Record | None:
+    found = _document(path)
+    if found is None:
+        return None
+    with _reading(path):
+        return Record(
+            _text(found, "digest"),
+            _text(found, "created"),
+            _mapping(found, "by"),
+            _text_or_none(found, "predecessor"),
+            tuple(str(time) for time in found["activated"]),
+            _text_or_none(found, "reverted"),
+        )
+
+
+def _pending(path: str) -> Pending | None:
+    found = _document(path)
+    if found is None:
+        return None
+    with _reading(path):
+        due, confirm_by = found["due"], found["confirm_by"]
+        return Pending(
+            _text_or_none(found, "release"),
+            _text_or_none(found, "previous"),
+            _text(found, "phase"),
+            _text(found, "token"),
+            _text(found, "boot"),
+            None if due is None else float(due),
+            None if confirm_by is None else int(confirm_by),
+        )
+
+
+def _fallback(path: str) -> Fallback | None:
+    found = _document(path)
+    if found is None:
+        return None
+    with _reading(path):
+        running = _text_or_none(found, "running")
+        rest = (_text(found, key) for key in ("declared", "reason", "kernel", "time"))
+        return Fallback(running, *rest)
+
+
+def _document(path: str) -> dict[str, Any] | None:
+    """The JSON object in a file, None when there is no file. Raises Failure for anything else."""
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
+        raise from_os_error(error, f"read {path}") from error
+    if not isinstance(found, dict):
+        raise _damaged(path, "it holds no object")
+    return found
+
+
+class _reading:
+    """What is wrong with the fields of a document becomes a Failure that names the file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError)):
+            raise _damaged(self._path, f"{type(error).__name__}: {error}") from error
+
+
+def _damaged(path: str, why: str) -> Failure:
+    return Failure(f"{path} is damaged ({why}); remove the file, then deploy the stack again")
+
+
+def _text(found: Mapping[str, Any], key: str) -> str:
+    value = found[key]
+    if not isinstance(value, str):
+        raise ValueError(f"{key} is no text")
+    return value
+
+
+def _text_or_none(found: Mapping[str, Any], key: str) -> str | None:
+    return None if found[key] is None else _text(found, key)
+
+
+def _mapping(found: Mapping[str, Any], key: str) -> dict[str, Any]:
+    value = found[key]
+    if not isinstance(value, dict):
+        raise ValueError(f"{key} is no object")
+    return value

@@ -38,8 +38,8 @@ options:
     default: all
   files:
     description:
-      - Small text files to read along, such as kernel parameters below C(/proc/sys). What they hold
-        is in RV(host.files), so that a play which needs several of them asks once.
+      - Files to look at along the way, such as kernel parameters below C(/proc/sys). A play that
+        needs several of them asks once; what they are is in RV(host.files).
     type: list
     elements: path
     default: []
@@ -101,9 +101,12 @@ host:
       type: dict
       sample: {"found": true, "version": "1.1", "problem": ""}
     files:
-      description: The text of each of O(files), null for one that is not there or cannot be read.
+      description:
+        - Each of O(files) by its path, null for one that is not there. C(kind) is V(file),
+          V(directory) or V(other), C(sha256) that of a file of at most 16 MiB, and C(text) what the
+          file holds when that is text of at most 64 KiB.
       type: dict
-      sample: {"/proc/sys/net/ipv4/ip_forward": "1\n"}
+      sample: {"/proc/sys/vm/swappiness": {"kind": "file", "sha256": "39a8…", "text": "60\n"}}
 programs:
   description: The loaded programs.
   returned: when gathered

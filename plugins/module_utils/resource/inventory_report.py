@@ -11,11 +11,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ..bpf import features, mounts
-from . import classify, inventory
+from . import classify, inventory, look
 from .classify import Known, Verdict
 from .errors import require_root
 
-FILE_CHARACTERS = 65536
 OBJECTS = ("programs", "maps", "links", "attachments")
 CHOICES = (*OBJECTS, "features")
 CONDITIONS = (classify.DRIFTED, classify.ZOMBIE, classify.ORPHAN)
@@ -27,7 +26,7 @@ def gather(what: Collection[str], owner: str, files: Sequence[str] = ()) -> Mapp
     ``files`` are read along. Raises Failure without root, OSError when the kernel refuses.
     """
     require_root()
-    result: dict[str, Any] = {"host": {**host(), "files": {path: text(path) for path in files}}}
+    result: dict[str, Any] = {"host": {**host(), "files": look.at_all(files)}}
     if "features" in what:
         result["features"] = abilities()
     wanted = [name for name in OBJECTS if name in what]
@@ -50,15 +49,6 @@ def host() -> dict[str, Any]:
         "cgroup2": mounts.cgroup2(),
         "libbpf": asdict(features.libbpf_found()),
     }
-
-
-def text(path: str) -> str | None:
-    """What a small text file holds; None when it is not there or cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read(FILE_CHARACTERS)
-    except OSError:
-        return None
 
 
 def abilities() -> dict[str, Any]:

@@ -55,7 +55,7 @@ def remove(path: str) -> bool:
     except FileNotFoundError:
         return False
     journal.undo(f"put {path} back", back)
-    _sync_directory(path)
+    _sync_parent(path)
     return True
 
 
@@ -79,7 +79,7 @@ def make_directories(path: str, mode: int = 0o755) -> None:
 def _make_directory(path: str, mode: int) -> None:
     os.mkdir(path, mode)
     journal.undo(f"remove {path}", lambda: os.rmdir(path))
-    _sync_directory(path)
+    _sync_parent(path)
 
 
 def remove_directory(path: str) -> bool:
@@ -92,7 +92,7 @@ def remove_directory(path: str) -> bool:
             return False
         raise
     journal.undo(f"make {path} again", lambda: _make_as(path, before))
-    _sync_directory(path)
+    _sync_parent(path)
     return True
 
 
@@ -116,9 +116,18 @@ def remove_tree(path: str) -> bool:
     except FileNotFoundError:
         return False
     journal.undo(f"put {path} back", lambda: os.rename(doomed, path))
-    _sync_directory(path)
+    _sync_parent(path)
     journal.at_commit(f"remove {doomed}", lambda: shutil.rmtree(doomed))
     return True
+
+
+def sync_directory(path: str) -> None:
+    """Have on disk which names are in the directory."""
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _way_back(path: str) -> Callable[[], object]:
@@ -143,7 +152,7 @@ def _nothing() -> None:
 
 def _unlink(path: str) -> None:
     os.unlink(path)
-    _sync_directory(path)
+    _sync_parent(path)
 
 
 def _write(
@@ -172,7 +181,7 @@ def _write(
         _discard(staged)
         raise
     done()
-    _sync_directory(path)
+    _sync_parent(path)
 
 
 def _link(target: str, path: str, done: Callable[[], None] = _nothing) -> None:
@@ -185,7 +194,7 @@ def _link(target: str, path: str, done: Callable[[], None] = _nothing) -> None:
         _discard(staged)
         raise
     done()
-    _sync_directory(path)
+    _sync_parent(path)
 
 
 def _discard(staged: str) -> None:
@@ -197,13 +206,9 @@ def _make_as(path: str, before: os.stat_result) -> None:
     os.mkdir(path, 0o700)
     os.chown(path, before.st_uid, before.st_gid)
     os.chmod(path, stat.S_IMODE(before.st_mode))
-    _sync_directory(path)
+    _sync_parent(path)
 
 
-def _sync_directory(path: str) -> None:
+def _sync_parent(path: str) -> None:
     """Have the name ``path`` on disk, or that it is gone."""
-    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_directory(os.path.dirname(path) or ".")

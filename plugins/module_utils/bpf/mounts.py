@@ -14,16 +14,23 @@ import re
 import struct
 from dataclasses import dataclass
 
+from . import journal
 from .syscall import Fd
 
 MOUNTINFO = "/proc/self/mountinfo"
 
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8  # include/uapi/linux/mount.h
+# include/uapi/linux/mount.h
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MS_BIND, _MS_REC, _MS_PRIVATE = 1 << 12, 1 << 14, 1 << 18
 _MNT_EXPIRE, _UMOUNT_NOFOLLOW = 4, 8  # include/linux/fs.h, umount2(2)
 
 # asm-generic/unistd.h; these numbers are the same on every architecture.
+_NR_OPEN_TREE, _NR_MOVE_MOUNT = 428, 429
 _NR_FSOPEN, _NR_FSCONFIG, _NR_FSMOUNT = 430, 431, 432
 _FSCONFIG_CMD_CREATE = 6  # include/uapi/linux/mount.h
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100  # include/uapi/linux/fcntl.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -122,12 +129,13 @@ def mount_bpffs(path: str, mode: int) -> None:
         b"bpf", os.fsencode(path), b"bpf", ctypes.c_ulong(flags), f"mode={mode:o}".encode()
     )
     _require(result, f"mount bpffs on {path}")
+    journal.undo(f"unmount {path}", lambda: _unmount(path))
 
 
-def rehearse_bpffs() -> None:
-    """Make a BPF file system that is mounted nowhere, and drop it. Raises OSError if it cannot be.
+def new_bpffs() -> Fd:
+    """Make a BPF file system that is mounted nowhere, and ends with the descriptor. Raises OSError.
 
-    fsopen(2) and fsmount(2), Linux 5.2.
+    fsopen(2) and fsmount(2), Linux 5.2. Its root is reached through /proc/self/fd.
     """
     doing = "make a BPF file system"
     with Fd(_require(_libc.syscall(_NR_FSOPEN, b"bpf", 1), doing)) as context:
@@ -135,11 +143,54 @@ def rehearse_bpffs() -> None:
             _NR_FSCONFIG, context.number, _FSCONFIG_CMD_CREATE, None, None, ctypes.c_int(0)
         )
         _require(create, doing)
-        Fd(_require(_libc.syscall(_NR_FSMOUNT, context.number, 1, 0), doing)).close()
+        return Fd(_require(_libc.syscall(_NR_FSMOUNT, context.number, 1, 0), doing))
+
+
+def _keep(path: str) -> Fd:
+    """What is mounted at ``path``, which lasts as long as the descriptor (open_tree(2))."""
+    flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC
+    number = _libc.syscall(_NR_OPEN_TREE, _AT_FDCWD, os.fsencode(path), flags)
+    return Fd(_require(number, f"keep what is mounted on {path}"))
+
+
+def mount_again(kept: Fd, path: str) -> None:
+    """Mount what ``kept`` refers to and is mounted nowhere on ``path`` (move_mount(2))."""
+    result = _libc.syscall(
+        _NR_MOVE_MOUNT,
+        *(kept.number, b"", _AT_FDCWD, os.fsencode(path), _MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _require(result, f"mount on {path}")
+
+
+def mount_same(source: str, path: str) -> None:
+    """Mount what the directory ``source`` shows on ``path``, too."""
+    _mount(os.fsencode(source), path, _MS_BIND, f"mount {source} on {path}")
+
+
+def make_private(path: str) -> None:
+    """Keep what is mounted at and below ``path`` from now on out of other mount namespaces.
+
+    EINVAL when nothing is mounted there.
+    """
+    _mount(None, path, _MS_REC | _MS_PRIVATE, f"make the mounts below {path} private")
+
+
+def _mount(source: bytes | None, path: str, flags: int, doing: str) -> None:
+    _require(_libc.mount(source, os.fsencode(path), None, ctypes.c_ulong(flags), None), doing)
 
 
 def unmount(path: str) -> None:
     """Unmount what is on top at ``path``. Raises OSError, EBUSY while anything uses it."""
+    if not journal.records():
+        _unmount(path)
+        return
+    with _keep(path) as kept:
+        held = journal.hold(kept)
+        _unmount(path)
+        journal.undo(f"mount {path} again", lambda: mount_again(held, path))
+
+
+def _unmount(path: str) -> None:
     _require(_libc.umount2(os.fsencode(path), _UMOUNT_NOFOLLOW), f"unmount {path}")
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..bpf import mounts, pins
+from ..bpf import files, mounts, pins
 from ..bpf.mounts import Mount
 from .engine import Change
 from .errors import Failure, from_os_error
@@ -196,7 +196,7 @@ def rehearse(desired: Desired, changes: Sequence[Change]) -> None:
     for change in changes:
         if change.action == "mount bpffs":
             _refuse_filled(desired.path)
-            _attempt(f"mount bpffs on {desired.path}", mounts.rehearse_bpffs)
+            _attempt(f"mount bpffs on {desired.path}", lambda: mounts.new_bpffs().close())
         elif change.action == "unmount bpffs":
             _attempt_unmount(desired.path, mounts.rehearse_unmount)
 
@@ -212,7 +212,7 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
             _attempt_unmount(desired.path, mounts.unmount)
         else:
             kept = stat.S_IMODE(os.stat(desired.path).st_mode) & ~_PERMISSIONS
-            os.chmod(desired.path, kept | change.detail)
+            files.set_mode(desired.path, kept | change.detail)
 
 
 def _refuse_filled(path: str) -> None:

@@ -126,7 +126,7 @@ def plan(desired: Desired, observed: Observed) -> list[Change]:
     current = {name: item.map.id for name, item in observed.maps.items() if item.map}
     current.update({name: kept[0].id for name, kept in observed.lost.items()})
     reasons = {
-        name: _drift(recipe, name, item, observed.sha256, current)
+        name: _drift(desired, recipe.provenance(observed.sha256, name), item, current)
         for name, item in observed.programs.items()
     }
     if any(reasons.values()) or _fresh_maps(changes):
@@ -172,14 +172,14 @@ def _plan_absent(observed: Observed) -> list[Change]:
 
 
 def _drift(
-    recipe: Recipe, name: str, item: Pinned, sha256: str, current: Mapping[str, int]
+    desired: Desired, expected: Mapping[str, str], item: Pinned, current: Mapping[str, int]
 ) -> list[str]:
     """Why the program at the pin is not the declared one; empty when it is."""
     if item.program is None:
         return ["not loaded"]
-    expected = recipe.provenance(sha256, name)
-    found = {key: value for key, value in item.marks.items() if key != "maps"}
-    reasons = sorted(key for key in {*expected, *found} if expected.get(key) != found.get(key))
+    ignored = {"maps", "release"} if desired.keeps_release else {"maps"}
+    keys = {*expected, *item.marks} - ignored
+    reasons = sorted(key for key in keys if expected.get(key) != item.marks.get(key))
     return reasons or prog_maps.rebound(item, current)
 
 

@@ -22,7 +22,12 @@ _RESERVED = ("owner", "sha256", "config", "program", "constants", "maps", "stack
 
 @dataclass(frozen=True)
 class Desired:
-    """What is declared. ``programs`` maps names to pins; empty means all, in ``pin_dir``."""
+    """What is declared. ``programs`` maps names to pins; empty means all, in ``pin_dir``.
+
+    With ``keeps_release`` a program stays that differs by its mark ``release`` alone. So it is in a
+    stack: what a program is, is its content; the mark says which release loaded it, and a new
+    release that changes something else does not load it again.
+    """
 
     state: str
     recipe: Recipe
@@ -32,6 +37,7 @@ class Desired:
     on_incompatible_map: str = "fail"
     force: bool = False
     discard_maps: bool = False
+    keeps_release: bool = False
 
     def programs_of(self, declared: Iterable[str]) -> dict[str, str]:
         """Name and pin of each program, given the names that the object has."""

@@ -94,9 +94,12 @@ def _copy_all(mounted: Sequence[str]) -> None:
 
 
 def _in_use(table: tuple[Mount, ...]) -> list[Mount]:
-    """One mount for each point, those above before those below."""
+    """One mount for each point, those above before those below.
+
+    One that was mounted over the root of this process is in the table, and no path leads into it.
+    """
     points = {mount.point: mount for mount in mounts.visible(table, "bpf")}
-    return [points[point] for point in sorted(points)]
+    return [points[point] for point in sorted(points) if pins.is_bpffs(point)]
 
 
 def _copy(source: str, target: str) -> None:

@@ -112,8 +112,8 @@ def _copy(source: str, target: str) -> None:
         if entry.is_symlink():
             os.symlink(os.readlink(entry.path), copy)
         elif entry.is_dir(follow_symlinks=False):
+            os.mkdir(copy)
             if not os.path.ismount(entry.path):
-                os.mkdir(copy)
                 _copy(entry.path, copy)
         elif "." not in entry.name:  # names with a dot are the kernel's own (maps.debug)
             _copy_pin(entry.path, copy)

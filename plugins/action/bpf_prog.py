@@ -9,9 +9,7 @@ temporary directory, the same in check mode.
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
+from functools import partial
 from typing import Any
 
 from ansible.errors import AnsibleError
@@ -19,11 +17,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
-from ansible_collections.ebpf.fleet.plugins.module_utils.resource.object import (
-    Source,
-    compile_clang,
-    content_of,
-)
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.objects import Prepared, prepared
 
 
 class ActionModule(ActionBase):
@@ -47,9 +41,10 @@ class ActionModule(ActionBase):
         ):
             result.update(self._module(arguments, task_vars))
             return result
+        find = partial(self._find_needle, "files")
         try:
-            found = self._find_needle("files", arguments[option])
-            result.update(self._send(option, found, arguments, task_vars))
+            with prepared(option, arguments, find, self._loader) as file:
+                result.update(self._send(option, file, arguments, task_vars))
         except AnsibleError as error:
             result.update(failed=True, msg=str(error))
         except Failure as failure:
@@ -69,45 +64,21 @@ class ActionModule(ActionBase):
     def _send(
         self,
         option: str,
-        path: str,
+        file: Prepared,
         arguments: dict[str, Any],
         task_vars: dict[str, Any] | None,
     ) -> dict[str, Any]:
-        """Run the module with a copy of the file, compiled here if it is a source for clang."""
-        readable = self._loader.get_real_file(path)  # decrypted, if the file is in a vault
-        local, name = readable, os.path.basename(path)
-        try:
-            with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
-                if option == "source" and (arguments.get("compiler") or "clang") == "clang":
-                    local = self._compile(path, readable, arguments, scratch)
-                    arguments["object"] = arguments.pop("source")
-                    option = "object"
-                    name = os.path.basename(local)
-                    for argument in ("compiler", "cflags", "sha256"):
-                        arguments.pop(argument, None)
-                remote_dir = self._make_tmp_path()
-                remote = self._connection._shell.join_path(remote_dir, name)
-                self._transfer_file(local, remote)
-        finally:
-            self._loader.cleanup_tmp_file(readable)
+        """Run the module with a copy of the file."""
+        remote_dir = self._make_tmp_path()
+        remote = self._connection._shell.join_path(remote_dir, file.name)
+        self._transfer_file(file.local, remote)
         self._fixup_perms2((remote_dir, remote))
-        arguments.update({option: remote, "remote_src": True})
+        del arguments[option]
+        if file.is_compiled:
+            for argument in ("compiler", "cflags", "sha256"):
+                arguments.pop(argument, None)
+        arguments.update({file.option: remote, "remote_src": True})
         result = self._module(arguments, task_vars)
         if "msg" in result:
-            result["msg"] = result["msg"].replace(remote, path)
+            result["msg"] = result["msg"].replace(remote, file.found)
         return result
-
-    def _compile(self, path: str, local: str, arguments: dict[str, Any], scratch: str) -> str:
-        """Compile the source at ``path``, whose decrypted content is at ``local``."""
-        flags = arguments.get("cflags") or []
-        flags = flags.split(",") if isinstance(flags, str) else [str(flag) for flag in flags]
-        if local != path:
-            # The name is part of the object, and headers are looked for beside the original.
-            directory = os.path.dirname(path)
-            flags += [f"-ffile-prefix-map={directory}=.", "-iquote", directory]
-            local = shutil.copy(local, os.path.join(scratch, os.path.basename(path)))
-        source = Source(local, "clang", tuple(flags), str(arguments.get("sha256") or ""))
-        content_of(source)
-        output = os.path.join(scratch, os.path.splitext(os.path.basename(path))[0] + ".o")
-        compile_clang(source, output)
-        return output

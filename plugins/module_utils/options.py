@@ -272,6 +272,42 @@ OF_THE_STACK: Mapping[str, tuple[str, ...]] = {
 }
 
 
+BPF_STACK: Options = {
+    "argument_spec": {
+        "name": {"type": "str", "required": True},
+        "state": COMMON["state"],
+        "release": {"type": "str"},
+        "resources": {"type": "list", "elements": "dict", "default": []},
+        "drain": {"type": "list", "elements": "dict", "default": []},
+        "prune": {"type": "bool", "default": True},
+        "boot": {"type": "str", "choices": ["early", "network", "never"], "default": "early"},
+        "confirm": {"type": "str", "choices": ["now", "later"], "default": "now"},
+        "confirm_timeout": {"type": "int", "default": 60},
+        "keep": {"type": "int", "default": 5},
+        "lock_timeout": LOCK_TIMEOUT,
+    }
+}
+
+BPF_RELEASE: Options = {
+    "argument_spec": {
+        "name": {"type": "str", "required": True},
+        "release": {"type": "str"},
+        "state": {
+            "type": "str",
+            "choices": ["active", "withdrawn", "confirmed", "absent"],
+            "default": "active",
+        },
+        "keep": {"type": "int"},
+        "lock_timeout": LOCK_TIMEOUT,
+    },
+    "required_if": [
+        ("state", "active", ("release",)),
+        ("state", "withdrawn", ("release",)),
+        ("state", "confirmed", ("release",)),
+    ],
+}
+
+
 def file_option(resource: str, params: Mapping[str, Any]) -> str:
     """The option that names a file to send with the resource, "" when nothing is to be sent."""
     if resource != "bpf_prog" or params.get("state") == "absent" or params.get("remote_src"):

@@ -13,7 +13,7 @@ from typing import Any
 from ..bpf import features, mounts
 from . import classify, inventory, look
 from .classify import Known, Verdict
-from .errors import require_root
+from .errors import Failure, require_root
 
 OBJECTS = ("programs", "maps", "links", "attachments")
 CHOICES = (*OBJECTS, "features")
@@ -23,8 +23,11 @@ CONDITIONS = (classify.DRIFTED, classify.ZOMBIE, classify.ORPHAN)
 def gather(what: Collection[str], owner: str, files: Sequence[str] = ()) -> Mapping[str, Any]:
     """What is asked for (of ``CHOICES``), of one ``owner`` (ours, foreign) or of ``all``.
 
-    ``files`` are read along. Raises Failure without root, OSError when the kernel refuses.
+    ``files`` are looked at along. Raises Failure without root or Linux, OSError when the kernel
+    refuses.
     """
+    if platform.system() != "Linux":
+        raise Failure(f"this host runs {platform.system()}, and BPF programs run in Linux")
     require_root()
     result: dict[str, Any] = {"host": {**host(), "files": look.at_all(files)}}
     if "features" in what:

@@ -36,7 +36,7 @@ def at(path: str) -> Seen:
 
 
 def _file(path: str) -> dict[str, Any]:
-    content = b""
+    content = bytearray()
     with open(path, "rb") as file:
         # A single read of much from below /proc/sys is refused (proc_sys_call_handler).
         while len(content) <= DIGEST_BYTES and (more := file.read1(TEXT_BYTES)):
@@ -47,7 +47,7 @@ def _file(path: str) -> dict[str, Any]:
     return _seen("file", digest, _text(content) if len(content) <= TEXT_BYTES else "")
 
 
-def _text(content: bytes) -> str:
+def _text(content: bytearray) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -145,9 +145,7 @@ def edge(objects: Objects, name: str, group: Path, version: int, pruned: bool = 
     if not pruned:
         resources += [
             resource("config_file", path=CONFIG, content=f"version {version}\n", mode="0640"),
-            resource(
-                "tc_attach", interface=INTERFACE, direction="egress", prog=f"{pins}/edge_out"
-            ),
+            resource("tc_attach", interface=INTERFACE, direction="egress", prog=f"{pins}/edge_out"),
             resource(
                 "cgroup_attach",
                 cgroup=str(group),

@@ -7,7 +7,6 @@ Once entered it is never left: it vanishes with the process, and only the cgroup
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import shutil
 import socket
@@ -17,12 +16,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "traffic"))
 
 import lab
+from dataplane import OBJ_GET, bpf, bpftool
 from traffic import Connection, connection, send_and_compare
+
+__all__ = ["OBJ_GET", "bpf", "bpftool"]  # the witness, for those who come here for a host
 
 BPFFS = Path("/sys/fs/bpf")
 STORE = Path("/var/lib/ebpf-fleet")
@@ -139,15 +140,6 @@ def _run(*words: str, check: bool = True) -> None:
     subprocess.run(words, check=check, capture_output=True)
 
 
-def bpftool(*arguments: object) -> Any:
-    """The witness. Raises RuntimeError with what it said."""
-    words = [str(argument) for argument in arguments]
-    done = subprocess.run(["bpftool", "-j", *words], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"bpftool {' '.join(words)}: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout or "null")
-
-
 def seen(maps: Path) -> dict[str, list[int]]:
     """What the programs of `edge` have counted: by hook, by version."""
     counts = [int(entry["formatted"]["value"]) for entry in bpftool("map", "dump", "pinned", maps)]
@@ -157,7 +149,9 @@ def seen(maps: Path) -> dict[str, list[int]]:
     }
 
 
-def versions_at_work(before: dict[str, list[int]], after: dict[str, list[int]]) -> dict[str, set[int]]:
+def versions_at_work(
+    before: dict[str, list[int]], after: dict[str, list[int]]
+) -> dict[str, set[int]]:
     """Which versions counted something in between, by hook."""
     return {
         hook: {

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is changed into what, and what has to be so after a fault: the cases of the kill and the fail matrix."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import harness_stacks as stacks
+import harness_world as worlds
+from harness_run import KILL, Fault, Program, Run, run
+from harness_stacks import Document, Objects
+from harness_state import State, take
+from harness_world import BPFFS, STORE, World
+
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
+from ansible_collections.ebpf.fleet.plugins.module_utils.stack import main as engine
+
+REFUSED = 1  # the status of a run that ended with a Failure
+SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
+# The versions that may be at work after a kill, by scenario; 0 is none.
+ALLOWED = {"install": {0, 1}, "upgrade": {1, 2}, "prune": {0, 2}, "rollback": {1, 2}}
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`base` leads to the old state, `request` from there to the new one."""
+
+    name: str
+    stack: str
+    base: tuple[Document, ...]
+    request: Document
+
+    @property
+    def kind(self) -> str:
+        return self.name.split()[1]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one case. `problem` is empty when all was as it has to be."""
+
+    fault: Fault
+    step: str
+    outcome: str
+    problem: str
+    seconds: float
+
+
+def scenarios(objects: Objects, world: World) -> dict[str, Scenario]:
+    """All of them, for the stacks of this process."""
+    made = {}
+    for family in ("edge", "accelerator"):
+        name = f"{family}-{os.getpid()}"  # programs are the machine's: another worker has its own
+
+        def version(number: int, pruned: bool = False) -> Document:
+            if family == "edge":
+                return stacks.edge(objects, name, world.groups[0], number, pruned)
+            return stacks.accelerator(objects, name, world.groups, number, pruned)
+
+        withdraw = {"do": "withdraw", "name": name, "release": "v2", "lock_timeout": 30, "keep": 5}
+        for kind, base, request in (
+            ("install", (), version(1)),
+            ("upgrade", (version(1),), version(2)),
+            ("prune", (version(2),), version(2, pruned=True)),
+            ("rollback", (version(1), version(2)), withdraw),
+        ):
+            made[f"{family} {kind}"] = Scenario(f"{family} {kind}", name, base, request)
+    return made
+
+
+def asking(request: Document, objects: Objects) -> Program:
+    """The engine, asked by the controller."""
+
+    def ask() -> int:
+        try:
+            result = engine.handle(request, False, str(objects.directory))
+        except Failure as failure:
+            print(json.dumps({"failed": str(failure), **failure.details}, default=str))
+            return REFUSED
+        print(json.dumps(result, default=str))
+        return 0
+
+    return ask
+
+
+class Bench:
+    """One scenario on one host: the states before and after, and the steps from one to the other."""
+
+    def __init__(self, world: World, objects: Objects, scenario: Scenario) -> None:
+        self.world, self.objects, self.scenario = world, objects, scenario
+        self.prepare()
+        made = self.ask(scenario.request)
+        assert made.status == 0, f"{scenario.name}: {made.output}{made.errors}"
+        self.new = take(world)
+        self.steps = made.steps
+        self.is_prepared = False
+
+    def ask(self, request: Document, fault: Fault | None = None) -> Run:
+        return run(asking(request, self.objects), fault)
+
+    def prepare(self) -> None:
+        """The old state, made anew."""
+        worlds.wipe()
+        for request in self.scenario.base:
+            made = self.ask(request)
+            assert made.status == 0, f"{self.scenario.name}: {made.output}{made.errors}"
+        self.old = take(self.world)
+        self.is_prepared = True
+
+    def fail(self, fault: Fault) -> Verdict:
+        """The run with one failing step leaves the old state, bit for bit, or the new one whole."""
+        start = time.monotonic()
+        if not self.is_prepared:
+            self.prepare()
+        made = self.ask(self.scenario.request, fault)
+        outcome, problem = self._judge_failure(made, fault)
+        self.is_prepared = outcome == "undone" and not problem
+        problem = problem or self._traffic()
+        step = str(made.hit or "(not reached)")
+        return Verdict(fault, step, outcome, problem, time.monotonic() - start)
+
+    def _judge_failure(self, made: Run, fault: Fault) -> tuple[str, str]:
+        if made.hangs or made.status not in (0, REFUSED):
+            return "crashed", f"status {made.status}: {made.output}{made.errors[-2000:]}"
+        if made.status == 0:
+            outcome = "tolerated" if made.hit else "not reached"
+            return outcome, _listed("not the new state", self._unlike(self.new))
+        left = self._settled(lambda: self.old.differences(take(self.world)))
+        if left:
+            return "undone", f"{_listed('not the old state', left)}\n{made.output}"
+        if fault.what not in made.output and os.strerror(_number(fault.what)) not in made.output:
+            return "undone", f"the error does not say {fault.what}: {made.output}"
+        return "undone", ""
+
+    def _unlike(self, goal: State) -> list[str]:
+        return self._settled(lambda: goal.normal.differences(take(self.world).normal))
+
+    def _settled(self, differences: Callable[[], list[str]]) -> list[str]:
+        """The differences that stay once the kernel had time to free what nobody has any more."""
+        deadline = time.monotonic() + SETTLE
+        while (found := differences()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return found
+
+    def kill(self, fault: Fault) -> Verdict:
+        """After the kill traffic flows and the store can be read, and the next run completes it."""
+        start = time.monotonic()
+        self.prepare()
+        self.is_prepared = False
+        is_sockmap = "redirect" in str(self.scenario.base) + str(self.scenario.request)
+        with self.world.long_connection() if is_sockmap else nullcontext() as connection:
+            made = self.ask(self.scenario.request, fault)
+            outcome = "killed" if made.status == -9 else f"ended with {made.status}"
+            problem = self._traffic() or self._store()
+            if connection is not None:
+                worlds.exchange(connection)
+            problem = problem or self._completes()
+            problem = problem or self._traffic()
+        step = str(made.hit or "(the end)")
+        return Verdict(fault, step, outcome, problem, time.monotonic() - start)
+
+    def _traffic(self) -> str:
+        """What is wrong with the traffic now: packets of the edge, connections of the accelerator."""
+        try:
+            self.world.short_connection(0)
+            self.world.short_connection(1)
+            self.world.packet()
+        except (OSError, AssertionError) as error:
+            return f"no traffic: {error!r}"
+        maps = BPFFS / "ebpf_fleet" / self.scenario.stack / "maps"
+        if (maps / "seen").exists():
+            before = worlds.seen(maps / "seen")
+            self.world.packet()
+            working = worlds.versions_at_work(before, worlds.seen(maps / "seen"))
+            return _wrong_versions(working, self.scenario.kind)
+        return ""
+
+    def _store(self) -> str:
+        """What is wrong with the store: it has to be readable, `current` a release that is whole."""
+        asked = self.ask({"do": "status", "name": self.scenario.stack, "lock_timeout": 30})
+        if asked.status != 0:
+            return f"no status: {asked.output}{asked.errors}"
+        current = STORE / self.scenario.stack / "current"
+        if current.is_symlink():
+            json.loads((current / "manifest.json").read_text())
+            json.loads((current / "record.json").read_text())
+        elif self.scenario.base:
+            return "no release is current"
+        return ""
+
+    def _completes(self) -> str:
+        made = self.ask(self.scenario.request)
+        if made.status != 0:
+            return f"the next run fails: {made.output}{made.errors}"
+        problem = _listed("the next run leaves", self._unlike(self.new))
+        again = self.ask(self.scenario.request)
+        if again.status != 0 or json.loads(again.output)["changed"]:
+            return problem + f"\nthe run after that: {again.output}{again.errors}"
+        return problem
+
+
+def _wrong_versions(working: dict[str, set[int]], kind: str) -> str:
+    """Each hook runs one version, or, where the scenario installs or prunes, possibly none."""
+    allowed = ALLOWED[kind]
+    wrong = {
+        hook: versions
+        for hook, versions in working.items()
+        if len(versions) > 1 or not (versions or {0}) <= allowed
+    }
+    return f"these versions are at work: {wrong}" if wrong else ""
+
+
+def _listed(title: str, differences: Sequence[str]) -> str:
+    return "\n  ".join([f"{title}:", *(text[:700] for text in differences)]) if differences else ""
+
+
+def _number(name: str) -> int:
+    return int(getattr(errno, name))

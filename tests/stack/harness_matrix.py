@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Running many cases: which ones, on how many hosts at once, and what they came to."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+
+from harness_cases import Bench, Verdict, scenarios
+from harness_run import END, ERRNOS, KILL, Fault
+from harness_stacks import Objects
+from harness_steps import Step
+from harness_world import entered
+
+WORKERS = 2
+FULL = os.environ.get("STACK_FAULTS", "") == "all"  # make test-full
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of a scenario's cases."""
+
+    scenario: str
+    changes: int
+    reads: int
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        return [
+            f"{self.scenario}: {verdict.fault} ({verdict.step}): {verdict.problem}"
+            for verdict in self.verdicts
+            if verdict.problem
+        ]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        return Counter(verdict.outcome for verdict in self.verdicts)
+
+    @property
+    def tolerated(self) -> Counter[str]:
+        """Which faults made no difference to the result: the call and the errno."""
+        return Counter(
+            f"{_call(verdict.step)} {verdict.fault.what}"
+            for verdict in self.verdicts
+            if verdict.outcome == "tolerated"
+        )
+
+    def __str__(self) -> str:
+        outcomes = ", ".join(f"{number} {word}" for word, number in sorted(self.outcomes.items()))
+        return (
+            f"{self.scenario}: {self.changes} changing steps and {self.reads} reads enumerated, "
+            f"{len(self.verdicts)} cases tried: {outcomes}"
+        )
+
+
+def _call(step: str) -> str:
+    """The system call of a step's text."""
+    words = step.split()
+    return " ".join(words[1:3]) if len(words) > 2 and words[1] == "bpf" else words[1]
+
+
+Chooser = Callable[[Sequence[Step]], list[Fault]]
+
+
+def kills(most: int) -> Chooser:
+    """SIGKILL at each change and after the last, or at so many of them, evenly spread."""
+
+    def choose(steps: Sequence[Step]) -> list[Fault]:
+        faults = [Fault(step.address, KILL) for step in steps if not step.read]
+        return thinned([*faults, Fault(END, KILL)], most)
+
+    return choose
+
+
+def failures(most: int) -> Chooser:
+    """Each errno at each change, and one of them at each read in turn; or so many, evenly spread."""
+
+    def choose(steps: Sequence[Step]) -> list[Fault]:
+        faults = []
+        for number, step in enumerate(steps):
+            turn = number % len(ERRNOS)  # so that an even selection meets them all
+            rotated = ERRNOS[turn:] + ERRNOS[:turn]
+            chosen = rotated if not step.read else rotated[:1]
+            faults += [Fault(step.address, name) for name in chosen]
+        return thinned(faults, most)
+
+    return choose
+
+
+def thinned(faults: list[Fault], most: int) -> list[Fault]:
+    """At most so many, the same each time, evenly spread."""
+    if FULL or len(faults) <= most:
+        return faults
+    stride = len(faults) / most
+    return [faults[int(number * stride)] for number in range(most)]
+
+
+def tried(scenario: str, kind: str, choose: Chooser, objects: Objects) -> Report:
+    """Try the chosen faults of a scenario, on WORKERS hosts of this machine at once."""
+    context = multiprocessing.get_context("fork")
+    workers = []
+    for number in range(WORKERS):
+        ours, theirs = context.Pipe(duplex=False)
+        arguments = (number, scenario, kind, choose, objects, theirs)
+        process = context.Process(target=_work, args=arguments)
+        process.start()
+        theirs.close()
+        workers.append((process, ours))
+    verdicts: list[Verdict] = []
+    counts: list[tuple[int, int]] = []
+    broken = ""
+    for process, ours in workers:
+        try:
+            word = ours.recv()
+        except EOFError:
+            word = "a worker died"
+        process.join()
+        if isinstance(word, str):
+            broken += word
+        else:
+            counts.append(word[0])
+            verdicts += word[1]
+    assert not broken, broken
+    assert len({changes for changes, _reads in counts}) == 1, f"two runs, other steps: {counts}"
+    verdicts.sort(key=lambda verdict: (verdict.fault.address, verdict.fault.what))
+    return Report(scenario, *counts[0], tuple(verdicts))
+
+
+def _work(
+    number: int, name: str, kind: str, choose: Chooser, objects: Objects, told: Connection
+) -> None:
+    """One worker: a host, and every WORKERS-th of the cases."""
+    try:
+        with entered(f"stack{number}") as world:
+            bench = Bench(world, objects, scenarios(objects, world)[name])
+            faults = choose(bench.steps)[number::WORKERS]
+            attempt = bench.kill if kind == "kill" else bench.fail
+            verdicts = [attempt(fault) for fault in faults]
+            reads = sum(1 for step in bench.steps if step.read)
+            told.send(((len(bench.steps) - reads, reads), verdicts))
+    except BaseException:
+        told.send(traceback.format_exc())
+    finally:
+        told.close()

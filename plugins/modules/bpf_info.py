@@ -26,9 +26,11 @@ options:
   gather:
     description:
       - What to tell. The features take some milliseconds more, as they are tried.
+      - The V(releases) are those that M(ebpf.fleet.bpf_stack) stored, each stack held against what
+        the kernel has now.
     type: list
     elements: str
-    choices: [programs, maps, links, attachments, features]
+    choices: [programs, maps, links, attachments, features, releases]
     default: [programs, maps, links, attachments]
   owner:
     description:
@@ -52,6 +54,7 @@ notes:
   - What is attached to a sockmap without a link is told since Linux 5.18.
 seealso:
   - module: ebpf.fleet.bpf_prog
+  - module: ebpf.fleet.bpf_release
   - module: ebpf.fleet.bpffs
 """
 
@@ -68,6 +71,12 @@ EXAMPLES = r"""
   ebpf.fleet.bpf_info:
     gather: [attachments]
     owner: foreign
+
+- name: Each stack is as its release declares
+  ebpf.fleet.bpf_info:
+    gather: [releases]
+  register: bpf
+  failed_when: bpf.releases | rejectattr('condition', 'eq', 'in_sync') | list
 
 - name: The kernel has sockmap links
   ebpf.fleet.bpf_info:
@@ -246,6 +255,76 @@ features:
     map_types:
       description: The map types.
       type: dict
+releases:
+  description: The stacks of the host, with the releases that it stores.
+  returned: when gathered
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The stack.
+      type: str
+    condition:
+      description:
+        - V(in_sync) when the host is as the active release declares, V(drifted) when it is not (see
+          RV(releases[].actions)).
+        - V(unfinished) when a change was interrupted or waits to be confirmed, V(fallback) when the
+          active release did not load at boot and another one runs, V(removed) when releases are
+          stored and none is active.
+      type: str
+    reason:
+      description: Why it is in that condition, for people.
+      type: str
+    actions:
+      description: What the next run, or M(ebpf.fleet.bpf_release), would do to repair it.
+      type: list
+      elements: str
+    active:
+      description: The release that is declared, none when there is none.
+      type: str
+    running:
+      description: The release that runs. It differs in a fallback alone.
+      type: str
+    predecessor:
+      description: What the host goes back to when the active release is withdrawn.
+      type: str
+    boot:
+      description: When a reboot replays the stack, V(early), V(network) or V(never).
+      type: str
+    releases:
+      description: The stored releases, the oldest first.
+      type: list
+      elements: dict
+      contains:
+        name:
+          description: The release.
+          type: str
+        active:
+          description: Whether it is the one that is declared.
+          type: bool
+        created:
+          description: When it was stored, in UTC.
+          type: str
+        activated:
+          description: When it was made active, each time.
+          type: list
+          elements: str
+        predecessor:
+          description: What was active before it.
+          type: str
+        reverted:
+          description: When the host took it back because nobody confirmed it.
+          type: str
+        by:
+          description: The run that brought it, with its controller, user, playbook and time.
+          type: dict
+    pending:
+      description: The change that is not over, with its release, where it came from, its phase and,
+        while it waits to be confirmed, C(confirm_by).
+      type: dict
+    fallback:
+      description: What runs in place of what is declared since when, and why.
+      type: dict
 summary:
   description:
     - For each list that was gathered, how many objects it has in C(total), C(ours) and C(foreign),
@@ -270,7 +349,7 @@ def main() -> None:
             "gather": {
                 "type": "list",
                 "elements": "str",
-                "choices": ["programs", "maps", "links", "attachments", "features"],
+                "choices": ["programs", "maps", "links", "attachments", "features", "releases"],
                 "default": ["programs", "maps", "links", "attachments"],
             },
             "owner": {"type": "str", "choices": ["all", "ours", "foreign"], "default": "all"},

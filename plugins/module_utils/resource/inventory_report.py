@@ -11,12 +11,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ..bpf import features, mounts
-from . import classify, inventory, look
+from . import classify, inventory, look, stored
 from .classify import Known, Verdict
 from .errors import Failure, require_root
 
 OBJECTS = ("programs", "maps", "links", "attachments")
-CHOICES = (*OBJECTS, "features")
+CHOICES = (*OBJECTS, "features", "releases")
 CONDITIONS = (classify.DRIFTED, classify.ZOMBIE, classify.ORPHAN)
 
 
@@ -32,6 +32,8 @@ def gather(what: Collection[str], owner: str, files: Sequence[str] = ()) -> Mapp
     result: dict[str, Any] = {"host": {**host(), "files": look.at_all(files)}}
     if "features" in what:
         result["features"] = abilities()
+    if "releases" in what:
+        result["releases"] = stored.stacks()
     wanted = [name for name in OBJECTS if name in what]
     if wanted:
         known = classify.learn(inventory.take())

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 #
 # integration.sh [TARGET...]: the targets of tests/integration, all of them unless named, two at a time. Each has a
-# mount namespace with an empty bpffs on /sys/fs/bpf and an empty /run/netns: it sees nothing of the machine's.
+# mount namespace with an empty bpffs on /sys/fs/bpf, an empty /run/netns and no stored releases: it sees nothing of the
+# machine's.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 

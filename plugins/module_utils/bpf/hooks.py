@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import errno
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import names
+from . import info, journal, names
 from .syscall import Buffer, Cmd, Fd, bpf, call
 
 # include/uapi/linux/bpf.h, attach_flags of BPF_PROG_ATTACH; without any: exclusive.
 F_ALLOW_OVERRIDE = 1 << 0
 F_ALLOW_MULTI = 1 << 1
 F_REPLACE = 1 << 2
+_F_BEFORE = 1 << 3  # BPF_F_BEFORE; of cgroups since Linux 6.17
+_MODE = F_ALLOW_OVERRIDE | F_ALLOW_MULTI
 
 QUERY_EFFECTIVE = 1 << 0  # BPF_F_QUERY_EFFECTIVE: what ancestors hand down as well
 
@@ -79,6 +82,14 @@ def attach(
     program's place, ENOENT when that one is not there. A cgroup without F_ALLOW_MULTI and a sockmap
     silently give up the program they had. ``union bpf_attr``, BPF_PROG_ATTACH.
     """
+    back = _way_back(target, prog, attach_type, replaced)
+    _attach(target, prog, attach_type, flags, replaced)
+    journal.undo(f"take back what was attached to {attach_type}", back)
+
+
+def _attach(
+    target: int, prog: Fd, attach_type: str, flags: int, replaced: Fd | None = None
+) -> None:
     values = [target, prog.number, _number(attach_type), flags]
     if replaced is not None:
         values[3] |= F_REPLACE
@@ -91,6 +102,12 @@ def detach(target: int, prog: Fd, attach_type: str) -> None:
 
     Beware: a cgroup without F_ALLOW_MULTI detaches whatever it has, so query it first.
     """
+    back = _way_to_return(target, prog, attach_type)
+    _detach(target, prog, attach_type)
+    journal.undo(f"attach to {attach_type} again", back)
+
+
+def _detach(target: int, prog: Fd, attach_type: str) -> None:
     bpf(
         Cmd.PROG_DETACH,
         "III",
@@ -99,3 +116,65 @@ def detach(target: int, prog: Fd, attach_type: str) -> None:
         _number(attach_type),
         doing=f"detach from {attach_type}",
     )
+
+
+def _way_back(target: int, prog: Fd, attach_type: str, replaced: Fd | None) -> Callable[[], object]:
+    """How to undo an attachment that is about to be made."""
+    if not journal.records():
+        return _nothing
+    place, new = _hold_target(target), journal.hold(prog)
+    before = _before(target, attach_type)
+    if replaced is not None:
+        old = journal.hold(replaced)
+        return lambda: _attach(place, old, attach_type, before.flags & _MODE, new)
+    if before.prog_ids and not before.flags & F_ALLOW_MULTI:
+        with info.open_program(before.prog_ids[0]) as there:
+            old = journal.hold(there)
+        return lambda: _attach(place, old, attach_type, before.flags & _MODE)
+    return lambda: _detach(place, new, attach_type)
+
+
+def _way_to_return(target: int, prog: Fd, attach_type: str) -> Callable[[], object]:
+    """How to undo a detachment that is about to be made.
+
+    Among several programs of a cgroup it gets its place back as long as the kernel can be told of
+    the one that follows: not one held by a link, and only since Linux 6.17.
+    """
+    if not journal.records():
+        return _nothing
+    place, old = _hold_target(target), journal.hold(prog)
+    before = _before(target, attach_type)
+    ours, there = info.program(prog).id, before.prog_ids
+    following = there[there.index(ours) + 1 :] if ours in there else ()
+    if not before.flags & F_ALLOW_MULTI or not following:
+        return lambda: _attach(place, old, attach_type, before.flags & _MODE)
+    with info.open_program(following[0]) as next_one:
+        anchor = journal.hold(next_one)
+
+    def back() -> None:
+        flags = before.flags & _MODE
+        values = (place, old.number, _number(attach_type), flags | _F_BEFORE, 0, anchor.number)
+        try:
+            bpf(Cmd.PROG_ATTACH, "iIIIII", *values, doing=f"attach to {attach_type}")
+        except OSError:
+            _attach(place, old, attach_type, flags)
+
+    return back
+
+
+def _nothing() -> None:
+    """The way back that nobody asks for."""
+
+
+def _hold_target(target: int) -> int:
+    return journal.hold(Fd(target)).number
+
+
+def _before(target: int, attach_type: str) -> Attached:
+    """What is attached now; nothing where the kernel cannot tell (sockmaps before 5.18)."""
+    try:
+        return query(target, attach_type)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            return Attached(())
+        raise

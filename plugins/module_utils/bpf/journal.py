@@ -36,6 +36,7 @@ class Log:
         self._undos: list[tuple[str, Action]] = []
         self._waiting: list[tuple[str, Action, int]] = []
         self._held: list[Fd] = []
+        self._maps: dict[int, Fd] = {}  # among them, by id
         self._staying: set[int] = set()
         self._made: set[int] = set() if outer is None else outer._made
         self._orders: list[str] = [] if outer is None else outer._orders
@@ -83,11 +84,13 @@ class Log:
         for fd in reversed(self._held):
             fd.close()
         self._held.clear()
+        self._maps.clear()
 
     def _append(self, inner: Log) -> None:
         self._undos += inner._undos
         self._waiting += inner._waiting
         self._held += inner._held
+        self._maps.update(inner._maps)
         for link_id in inner._staying:
             self._stay(link_id)
 
@@ -175,13 +178,20 @@ def at_commit(what: str, action: Action, link_id: int = 0) -> None:
         check()
 
 
-def hold(fd: Fd) -> Fd:
-    """A descriptor of the same object that lasts as long as the record; without one, ``fd``."""
+def hold(fd: Fd, map_id: int = 0) -> Fd:
+    """A descriptor of the same object that lasts as long as the record; without one, ``fd``.
+
+    Of a map, which may be written ten thousand times, one is enough: ``map_id`` says which it is.
+    """
     log = _LOG.get()
     if log is None:
         return fd
+    if map_id in log._maps:
+        return log._maps[map_id]
     held = Fd(os.dup(fd.number))
     log._held.append(held)
+    if map_id:
+        log._maps[map_id] = held
     return held
 
 

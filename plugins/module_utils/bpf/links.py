@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
-from . import names
+from collections.abc import Callable
+
+from . import info, journal, names
 from .syscall import Cmd, Fd, bpf
 
 F_REPLACE = 1 << 2  # BPF_F_REPLACE, include/uapi/linux/bpf.h
@@ -20,7 +22,10 @@ def create(prog: Fd, target: int, attach_type: str, flags: int = 0) -> Fd:
     """
     number = names.number_of(names.ATTACH_TYPES, attach_type, names.ATTACH_TYPE_ALIASES)
     doing = f"create a {attach_type} link"
-    return Fd(bpf(Cmd.LINK_CREATE, "IiII", prog.number, target, number, flags, doing=doing))
+    link = Fd(bpf(Cmd.LINK_CREATE, "IiII", prog.number, target, number, flags, doing=doing))
+    held = journal.hold(link)
+    journal.undo(f"detach the {attach_type} link again", lambda: _detach(held))
+    return link
 
 
 def update(link: Fd, new: Fd, old: Fd | None = None) -> None:
@@ -30,6 +35,16 @@ def update(link: Fd, new: Fd, old: Fd | None = None) -> None:
     compare-and-swap). Raises OSError: EPERM when ``old`` is stale, ENOLINK when the link's target
     is gone. ``union bpf_attr.link_update``.
     """
+    if not journal.records():
+        _update(link, new, old)
+        return
+    with info.open_program(info.link(link).prog_id) as before:
+        back = journal.hold(link), journal.hold(before), journal.hold(new)
+    _update(link, new, old)
+    journal.undo("update the link back", lambda: _update(*back))
+
+
+def _update(link: Fd, new: Fd, old: Fd | None) -> None:
     flags, expected = (F_REPLACE, old.number) if old is not None else (0, 0)
     bpf(Cmd.LINK_UPDATE, "IIII", link.number, new.number, flags, expected, doing="update the link")
 
@@ -39,5 +54,23 @@ def detach(link: Fd) -> None:
 
     Removing the last pin alone detaches too, but only some milliseconds later. Doing it to a link
     whose target is gone is no error. ``union bpf_attr.link_detach``, Linux 5.9.
+
+    What is detached never attaches again, so that under a journal it waits for the commit; until
+    then ``journal.leaving`` has the link's id.
     """
+    if not journal.records():
+        _detach(link)
+        return
+    held, link_id = journal.hold(link), info.link(link).id
+    journal.at_commit(f"detach link {link_id}", lambda: _detach(held), link_id)
+
+
+def detach_now(link: Fd, again: Callable[[], object]) -> None:
+    """Detach also under a journal: to make way at a hook for one. ``again`` is to undo it."""
+    link_id = info.link(link).id if journal.records() else 0
+    _detach(link)
+    journal.undo(f"attach what link {link_id} held", again)
+
+
+def _detach(link: Fd) -> None:
     bpf(Cmd.LINK_DETACH, "I", link.number, doing="detach the link")

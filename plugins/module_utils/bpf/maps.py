@@ -11,9 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from . import info, names
+from . import info, journal, names
 from .syscall import Buffer, Cmd, Fd, bpf, call
 
 # Flags of an update: enum in include/uapi/linux/bpf.h.
@@ -22,6 +22,7 @@ NOEXIST = 1
 EXIST = 2
 
 RINGS = ("ringbuf", "user_ringbuf")  # max_entries is their size in bytes
+OUTER_TYPES = ("array_of_maps", "hash_of_maps")  # their values are maps
 PER_CPU_TYPES = ("percpu_hash", "percpu_array", "lru_percpu_hash", "percpu_cgroup_storage")
 
 _ENOTSUPP = 524  # include/linux/errno.h; the kernel returns it, the C library does not know it
@@ -45,7 +46,7 @@ def create(
     ``map_type`` is a name of ``names.MAP_TYPES``; ``name`` is cut to 15 bytes, as the kernel wants
     it. Raises OSError (EINVAL for a shape that the type cannot have), KeyError for no such type.
     """
-    return Fd(
+    fd = Fd(
         bpf(
             Cmd.MAP_CREATE,
             "7I16s4I",
@@ -64,6 +65,9 @@ def create(
             doing=f"create {map_type} map {name}".rstrip(),
         )
     )
+    if journal.records():
+        journal.made(info.map_(fd).id)
+    return fd
 
 
 def kernel_name(name: str) -> str:
@@ -116,7 +120,15 @@ def update(fd: Fd, key: bytes, value: bytes, flags: int = ANY) -> None:
     """Write an entry. E2BIG when a hash is full or an array's index too large, ENOSPC for a trie.
 
     ``flags``: ANY, NOEXIST (EEXIST when the key is there) or EXIST (ENOENT when it is not).
+    Not for tries under a journal, which find shorter prefixes instead of a key: see ``put``.
     """
+    back = _way_back(fd, (key,))
+    put(fd, key, value, flags)
+    journal.undo("write a map entry back", back)
+
+
+def put(fd: Fd, key: bytes, value: bytes, flags: int = ANY) -> None:
+    """The same, of which no journal knows."""
     name, content = Buffer(key), Buffer(value)
     _element(Cmd.MAP_UPDATE_ELEM, fd, name.address, content.address, flags, "write a map entry")
 
@@ -129,6 +141,12 @@ def update_all(fd: Fd, written: Sequence[tuple[bytes, bytes]]) -> None:
     """
     if not written:
         return
+    # First, because a call that fails may have written a part.
+    journal.undo("write map entries back", _way_back(fd, [key for key, _value in written]))
+    _put_all(fd, written)
+
+
+def _put_all(fd: Fd, written: Sequence[tuple[bytes, bytes]]) -> None:
     keys = Buffer(b"".join(key for key, _value in written))
     values = Buffer(b"".join(value for _key, value in written))
     places = (0, 0, keys.address, values.address, len(written), fd.number, ANY, 0)
@@ -140,17 +158,64 @@ def update_all(fd: Fd, written: Sequence[tuple[bytes, bytes]]) -> None:
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP):
             raise
         for key, value in written:
-            update(fd, key, value)
+            put(fd, key, value)
 
 
 def delete(fd: Fd, key: bytes) -> bool:
-    """Delete an entry; False when it was not there. EINVAL in arrays, whose entries always are."""
+    """Delete an entry; False when it was not there. EINVAL in arrays, whose entries always are.
+
+    Not for tries under a journal: see ``update``.
+    """
+    back = _way_back(fd, (key,))
+    if not take(fd, key):
+        return False
+    journal.undo("write a map entry back", back)
+    return True
+
+
+def take(fd: Fd, key: bytes) -> bool:
+    """The same, of which no journal knows."""
     name = Buffer(key)
     try:
         _element(Cmd.MAP_DELETE_ELEM, fd, name.address, 0, 0, "delete a map entry")
     except FileNotFoundError:
         return False
     return True
+
+
+def _way_back(fd: Fd, changed: Sequence[bytes]) -> Callable[[], object]:
+    """How to give these keys the values that they have now, or none."""
+    if not journal.records():
+        return _nothing
+    about = info.map_(fd)
+    if journal.is_new(about.id):
+        return _nothing
+    held, outer = journal.hold(fd, about.id), about.type in OUTER_TYPES
+    size = 4 if outer else value_bytes(about)
+    found = [(key, lookup(fd, key, size)) for key in changed]
+    values = [(key, value) for key, value in found if value is not None]
+    if outer:
+        # What is read is the id of a map, and what is written a descriptor.
+        values = [(key, _hold_inner(value)) for key, value in values]
+    gone = [key for key, value in found if value is None]
+
+    def back() -> None:
+        if values:
+            _put_all(held, values)
+        for key in gone:
+            take(held, key)
+
+    return back
+
+
+def _hold_inner(value: bytes) -> bytes:
+    (map_id,) = struct.unpack("=I", value)
+    with info.open_map(map_id) as inner:
+        return struct.pack("=I", journal.hold(inner, map_id).number)
+
+
+def _nothing() -> None:
+    """The way back that nobody asks for."""
 
 
 def keys(fd: Fd, key_size: int) -> Iterator[bytes]:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from . import journal
 from .syscall import Fd
 
 NAMED = "/var/run/netns"  # NETNS_RUN_DIR of iproute2
@@ -66,9 +67,28 @@ def scratch() -> Iterator[None]:
         if _libc.unshare(_CLONE_NEWNET) != 0:
             _fail("make a network namespace")
         try:
-            yield
+            with journal.paused():
+                yield
         finally:
             _enter(home, _OWN)
+
+
+def undo(what: str, action: Callable[[], object]) -> None:
+    """``journal.undo`` for what is done in a network namespace: it is undone in the same one."""
+    if not journal.records():
+        return
+    with _open(_OWN) as here:
+        held = journal.hold(here)
+
+    def back() -> None:
+        with _open(_OWN) as home:
+            _enter(held, what)
+            try:
+                action()
+            finally:
+                _enter(home, _OWN)
+
+    journal.undo(what, back)
 
 
 def _open(path: str) -> Fd:

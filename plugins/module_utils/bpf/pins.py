@@ -9,9 +9,12 @@ atomically, which is how a new object takes an old one's place (fs: kernel/bpf/i
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import os
+import stat
+from dataclasses import dataclass
 
+from . import journal
 from .mounts import magic_of
 from .syscall import Buffer, Cmd, Fd, bpf
 
@@ -27,6 +30,16 @@ def is_bpffs(path: str) -> bool:
 
 def pin(fd: Fd, path: str) -> None:
     """Give the object a name. EEXIST when the name is taken."""
+    _pin(fd, path)
+    journal.undo(f"unpin {path}", lambda: _unlink(path))
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _pin(fd: Fd, path: str) -> None:
     name = Buffer(os.fsencode(path) + b"\0")
     bpf(Cmd.OBJ_PIN, "QII", name.address, fd.number, 0, doing=path)
 
@@ -52,26 +65,53 @@ def replace(fd: Fd, path: str) -> None:
     """Give the object the name ``path``, atomically taking it from whatever has it."""
     waiting = staging_path(path)
     remove(waiting)
+    before = _Before.of(path)
     pin(fd, waiting)
     os.rename(waiting, path)
+    if before is None:
+        journal.undo(f"move {path} back", lambda: os.rename(path, waiting))
+    else:
+        journal.undo(f"pin {path} again", before.restore)
 
 
 def remove(path: str) -> bool:
     """Take the name away; the object lives on while others refer to it. False if there is none."""
+    before = _Before.of(path)
     try:
         os.unlink(path)
     except FileNotFoundError:
         return False
+    if before is not None:
+        journal.undo(f"pin {path} again", before.restore)
     return True
 
 
-def prune_empty_directories(path: str, stop: str) -> None:
-    """Remove the empty directories from ``path`` upwards, below ``stop``, which stays."""
-    while path.startswith(stop.rstrip("/") + "/"):
+@dataclass(frozen=True)
+class _Before:
+    """What had a name, kept while something records so that it can have it again."""
+
+    path: str
+    fd: Fd
+    status: os.stat_result
+
+    @classmethod
+    def of(cls, path: str) -> _Before | None:
+        """What has the name now; None when nothing does, or when nothing records."""
+        if not journal.records():
+            return None
         try:
-            os.rmdir(path)
-        except OSError as error:
-            if error.errno in (errno.ENOTEMPTY, errno.ENOENT, errno.EBUSY):
-                return
-            raise
-        path = os.path.dirname(path)
+            status = os.stat(path)
+            with get(path) as fd:
+                return cls(path, journal.hold(fd), status)
+        except FileNotFoundError:
+            return None
+
+    def restore(self) -> None:
+        """Give it the name again, from whatever has it by now, with owner and permissions."""
+        taken = os.path.lexists(self.path)
+        path = staging_path(self.path) if taken else self.path
+        _pin(self.fd, path)
+        os.chown(path, self.status.st_uid, self.status.st_gid)
+        os.chmod(path, stat.S_IMODE(self.status.st_mode))
+        if taken:
+            os.rename(path, self.path)

@@ -17,8 +17,6 @@ from collections.abc import Iterator
 
 from . import info, maps, mounts, pins
 
-_OUTER_TYPES = ("array_of_maps", "hash_of_maps")
-
 
 def of_map(map_id: int, but_pin: str) -> Iterator[str]:
     """What refers to the map besides the pin ``but_pin`` and this process, cheapest to find first.
@@ -77,7 +75,7 @@ def _outer_maps(map_id: int) -> Iterator[str]:
         try:
             with info.open_map(outer_id) as fd:
                 outer = info.map_(fd)
-                if outer.type not in _OUTER_TYPES:
+                if outer.type not in maps.OUTER_TYPES:
                     continue
                 for key in maps.keys(fd, outer.key_size):
                     if maps.lookup(fd, key, 4) == struct.pack("=I", map_id):

@@ -9,7 +9,7 @@ import errno
 import struct
 from collections.abc import Iterator
 
-from . import hooks, info, links, maps
+from . import hooks, info, journal, links, maps
 from .info import MapInfo
 from .syscall import Fd
 
@@ -39,7 +39,7 @@ def attached(map_fd: Fd, attach_type: str) -> int | None:
 
 def accepts(program: Fd, attach_type: str) -> bool:
     """Whether the program fits the hook: attaches it to a map of no sockets, which is dropped."""
-    with maps.create("sockmap", 4, 4, 1, name="fleet_scratch") as scratch:
+    with journal.paused(), maps.create("sockmap", 4, 4, 1, name="fleet_scratch") as scratch:
         try:
             hooks.attach(scratch.number, program, attach_type)
         except OSError as error:
@@ -51,7 +51,7 @@ def accepts(program: Fd, attach_type: str) -> bool:
 
 def accepts_link(program: Fd, attach_type: str) -> bool:
     """The same for a link; False where ``accepts`` is True means Linux before 6.10."""
-    with maps.create("sockmap", 4, 4, 1, name="fleet_scratch") as scratch:
+    with journal.paused(), maps.create("sockmap", 4, 4, 1, name="fleet_scratch") as scratch:
         try:
             links.create(program, scratch.number, attach_type).close()
         except OSError as error:
@@ -87,14 +87,22 @@ def _used_keys(map_fd: Fd, about: MapInfo) -> Iterator[bytes]:
 
 
 def delete_all(map_fd: Fd, about: MapInfo) -> None:
-    """Take every socket out of the map; what is queued for them is lost, silently."""
+    """Take every socket out of the map; what is queued for them is lost, silently.
+
+    A socket cannot be put back, so that under a journal this waits for the commit.
+    """
+    held = journal.hold(map_fd)
+    journal.at_commit(f"delete the sockets in map {about.id}", lambda: _delete_all(held, about))
+
+
+def _delete_all(map_fd: Fd, about: MapInfo) -> None:
     if about.type == "sockhash":
         doomed = list(maps.keys(map_fd, about.key_size))
     else:
         doomed = [struct.pack("=I", index) for index in range(about.max_entries)]
     for key in doomed:
         try:
-            maps.delete(map_fd, key)
+            maps.take(map_fd, key)
         except OSError as error:
             if error.errno != errno.EINVAL:  # sock_map_delete_elem says so of an empty index
                 raise

@@ -14,12 +14,12 @@ import socket
 import struct
 from dataclasses import dataclass
 
-from . import rtnetlink
+from . import info, journal, netns, rtnetlink
 from .syscall import Fd
 
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWTFILTER, _DELTFILTER, _GETTFILTER = 44, 45, 46
-_NEWCHAIN, _GETCHAIN = 100, 102
+_NEWCHAIN, _DELCHAIN, _GETCHAIN = 100, 101, 102
 _KIND, _OPTIONS, _CHAIN = 1, 2, 11
 _FD, _NAME, _FLAGS, _TAG, _ID = 6, 7, 8, 10, 11
 _ACT_DIRECT = 1 << 0  # TCA_BPF_FLAG_ACT_DIRECT
@@ -66,10 +66,31 @@ def add_clsact(ifindex: int) -> None:
     flags = rtnetlink.F_CREATE | rtnetlink.F_EXCL
     body = _header(ifindex, _CLSACT_HANDLE, _CLSACT) + rtnetlink.text(_KIND, "clsact")
     rtnetlink.request(_NEWQDISC, flags, body, "add the clsact qdisc")
+    netns.undo("delete the clsact qdisc", lambda: _delete_clsact(ifindex))
 
 
 def delete_clsact(ifindex: int) -> None:
-    """Take the clsact qdisc away, with all filters in it. ENOENT when there is none."""
+    """Take the clsact qdisc away, with all filters in it. ENOENT when there is none.
+
+    A journal brings the qdisc and its chains back, not the filters: delete them before.
+    """
+    there = [
+        (direction, index)
+        for direction in (DIRECTIONS if journal.records() else ())
+        for index in chains(ifindex, direction)
+        if index
+    ]
+    _delete_clsact(ifindex)
+
+    def back() -> None:
+        add_clsact(ifindex)
+        for direction, index in there:
+            add_chain(ifindex, direction, index)
+
+    netns.undo("add the clsact qdisc again", back)
+
+
+def _delete_clsact(ifindex: int) -> None:
     body = _header(ifindex, _CLSACT_HANDLE, _CLSACT) + rtnetlink.text(_KIND, "clsact")
     rtnetlink.request(_DELQDISC, 0, body, "delete the clsact qdisc")
 
@@ -106,6 +127,10 @@ def add_filter(
     flags = rtnetlink.F_CREATE | rtnetlink.F_EXCL
     body = _filter_header(ifindex, direction, priority, handle) + _program(prog, name)
     rtnetlink.request(_NEWTFILTER, flags, body, f"add the {direction} filter")
+    netns.undo(
+        f"delete the {direction} filter",
+        lambda: _delete_filter(ifindex, direction, priority, handle),
+    )
 
 
 def replace_filter(
@@ -116,12 +141,43 @@ def replace_filter(
     The kernel exchanges them in its list (list_replace_rcu in cls_bpf_change, net/sched/cls_bpf.c)
     but cannot be told which program to expect. ENOENT when there is no such filter.
     """
-    body = _filter_header(ifindex, direction, priority, handle) + _program(prog, name)
-    rtnetlink.request(_NEWTFILTER, 0, body, f"replace the {direction} filter")
+    before = _hold_program(ifindex, direction, priority, handle)
+    body = _filter_header(ifindex, direction, priority, handle)
+    doing = f"replace the {direction} filter"
+    rtnetlink.request(_NEWTFILTER, 0, body + _program(prog, name), doing)
+    if before is not None:
+        old = body + _program(*before)
+        netns.undo(
+            f"put the {direction} filter back",
+            lambda: rtnetlink.request(_NEWTFILTER, 0, old, doing),
+        )
 
 
 def delete_filter(ifindex: int, direction: str, priority: int, handle: int) -> None:
     """Delete the filter. ENOENT when there is none."""
+    before = _hold_program(ifindex, direction, priority, handle)
+    _delete_filter(ifindex, direction, priority, handle)
+    if before is not None:
+        flags = rtnetlink.F_CREATE | rtnetlink.F_EXCL
+        old = _filter_header(ifindex, direction, priority, handle) + _program(*before)
+        doing = f"add the {direction} filter again"
+        netns.undo(doing, lambda: rtnetlink.request(_NEWTFILTER, flags, old, doing))
+
+
+def _hold_program(
+    ifindex: int, direction: str, priority: int, handle: int
+) -> tuple[Fd, str, int] | None:
+    """The filter's program, name and flags, kept while something records."""
+    if journal.records():
+        for found in filters(ifindex, direction):
+            if (found.priority, found.handle, found.chain) == (priority, handle, 0):
+                with info.open_program(found.prog_id) as fd:
+                    held = journal.hold(fd)
+                return held, found.name, _ACT_DIRECT if found.direct_action else 0
+    return None
+
+
+def _delete_filter(ifindex: int, direction: str, priority: int, handle: int) -> None:
     body = _filter_header(ifindex, direction, priority, handle) + rtnetlink.text(_KIND, "bpf")
     rtnetlink.request(_DELTFILTER, 0, body, f"delete the {direction} filter")
 
@@ -143,6 +199,8 @@ def add_chain(ifindex: int, direction: str, index: int) -> None:
     body = _header(ifindex, 0, _PARENT[direction]) + rtnetlink.u32(_CHAIN, index)
     flags = rtnetlink.F_CREATE | rtnetlink.F_EXCL
     rtnetlink.request(_NEWCHAIN, flags, body, f"add chain {index}")
+    doing = f"delete chain {index}"
+    netns.undo(doing, lambda: rtnetlink.request(_DELCHAIN, 0, body, doing))
 
 
 def _header(ifindex: int, handle: int = 0, parent: int = 0, packed: int = 0) -> bytes:
@@ -154,10 +212,10 @@ def _filter_header(ifindex: int, direction: str, priority: int, handle: int) -> 
     return _header(ifindex, handle, _PARENT[direction], packed)
 
 
-def _program(prog: Fd, name: str) -> bytes:
+def _program(prog: Fd, name: str, flags: int = _ACT_DIRECT) -> bytes:
     return rtnetlink.text(_KIND, "bpf") + rtnetlink.nest(
         _OPTIONS,
         rtnetlink.u32(_FD, prog.number),
         rtnetlink.text(_NAME, name),
-        rtnetlink.u32(_FLAGS, _ACT_DIRECT),
+        rtnetlink.u32(_FLAGS, flags),
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import struct
 
-from . import links, rtnetlink
+from . import journal, links, netns, rtnetlink
 from .rtnetlink import Interface
 from .syscall import Fd
 
@@ -41,6 +41,15 @@ def set_program(ifindex: int, mode: str, new: Fd | None, expected: Fd | None) ->
     Raises OSError: EEXIST when another program is there or another mode is in use, EBUSY when a
     link holds the hook; what the driver says is in its text.
     """
+    _set_program(ifindex, mode, new, expected)
+    if new or expected:
+        new, expected = new and journal.hold(new), expected and journal.hold(expected)
+        netns.undo(
+            f"set the {mode} XDP program back", lambda: _set_program(ifindex, mode, expected, new)
+        )
+
+
+def _set_program(ifindex: int, mode: str, new: Fd | None, expected: Fd | None) -> None:
     nest = rtnetlink.nest(
         rtnetlink.XDP,
         rtnetlink.u32(_FD, new.number if new else -1),
@@ -59,7 +68,7 @@ def held_by_link(ifindex: int, mode: str) -> bool:
     (dev_xdp_attach, net/core/dev.c).
     """
     try:
-        set_program(ifindex, mode, None, None)
+        _set_program(ifindex, mode, None, None)
     except OSError as error:
         if error.errno == errno.EBUSY:
             return True
@@ -80,10 +89,10 @@ def create_link(prog: Fd, ifindex: int, mode: str) -> Fd:
 def _why_not(prog: Fd, ifindex: int, mode: str, code: int) -> str:
     """What netlink says to the same attempt, because a link tells nothing beyond the errno."""
     try:
-        set_program(ifindex, mode, prog, None)
+        _set_program(ifindex, mode, prog, None)
     except OSError as error:
         return error.strerror or "" if error.errno == code else ""
-    set_program(ifindex, mode, None, prog)
+    _set_program(ifindex, mode, None, prog)
     return ""
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from ..bpf import pins
+from ..bpf import files, pins
 from .errors import Failure
 
 BPFFS = "/sys/fs/bpf"
@@ -59,11 +59,11 @@ def check_parent(path: str) -> None:
 
 def make_parent(path: str) -> None:
     """Create the directories above ``path``, for root alone."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    files.make_directories(os.path.dirname(path), 0o700)
 
 
 def prune_home(path: str) -> None:
     """After ``path`` is gone, remove the empty directories of ours above it."""
     if is_home(path):
         root, _home, _rest = path.partition(f"/{HOME}/")
-        pins.prune_empty_directories(os.path.dirname(path), root)
+        files.prune_directories(os.path.dirname(path), root)

@@ -7,15 +7,13 @@ import errno
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import harness_stacks as stacks
 import harness_world as worlds
-from harness_run import KILL, Fault, Program, Run, run
+from harness_run import Fault, Program, Run, run
 from harness_stacks import Document, Objects
 from harness_state import State, take
 from harness_world import BPFFS, STORE, World
@@ -56,23 +54,32 @@ class Verdict:
 
 def scenarios(objects: Objects, world: World) -> dict[str, Scenario]:
     """All of them, for the stacks of this process."""
+    # Programs are the machine's: the stacks of another worker have other names.
+    edge, accelerator = (f"{family}-{os.getpid()}" for family in ("edge", "accelerator"))
+    group = world.groups[0]
+    versions = {
+        edge: [
+            stacks.edge(objects, edge, group, 1),
+            stacks.edge(objects, edge, group, 2),
+            stacks.edge(objects, edge, group, 2, pruned=True),
+        ],
+        accelerator: [
+            stacks.accelerator(objects, accelerator, world.groups, 1),
+            stacks.accelerator(objects, accelerator, world.groups, 2),
+            stacks.accelerator(objects, accelerator, world.groups, 2, pruned=True),
+        ],
+    }
     made = {}
-    for family in ("edge", "accelerator"):
-        name = f"{family}-{os.getpid()}"  # programs are the machine's: another worker has its own
-
-        def version(number: int, pruned: bool = False) -> Document:
-            if family == "edge":
-                return stacks.edge(objects, name, world.groups[0], number, pruned)
-            return stacks.accelerator(objects, name, world.groups, number, pruned)
-
+    for name, (first, second, pruned) in versions.items():
         withdraw = {"do": "withdraw", "name": name, "release": "v2", "lock_timeout": 30, "keep": 5}
         for kind, base, request in (
-            ("install", (), version(1)),
-            ("upgrade", (version(1),), version(2)),
-            ("prune", (version(2),), version(2, pruned=True)),
-            ("rollback", (version(1), version(2)), withdraw),
+            ("install", (), first),
+            ("upgrade", (first,), second),
+            ("prune", (second,), pruned),
+            ("rollback", (first, second), withdraw),
         ):
-            made[f"{family} {kind}"] = Scenario(f"{family} {kind}", name, base, request)
+            label = f"{name.partition('-')[0]} {kind}"
+            made[label] = Scenario(label, name, base, request)
     return made
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,19 +113,15 @@ def tried(scenario: str, kind: str, choose: Chooser, objects: Objects) -> Report
         workers.append((process, ours))
     verdicts: list[Verdict] = []
     counts: list[tuple[int, int]] = []
-    broken = ""
     for process, ours in workers:
         try:
-            word = ours.recv()
+            count, judged = ours.recv()
         except EOFError:
-            word = "a worker died"
+            process.join()
+            raise RuntimeError(f"{scenario}: a worker died; its traceback is above") from None
         process.join()
-        if isinstance(word, str):
-            broken += word
-        else:
-            counts.append(word[0])
-            verdicts += word[1]
-    assert not broken, broken
+        counts.append(count)
+        verdicts += judged
     assert len({changes for changes, _reads in counts}) == 1, f"two runs, other steps: {counts}"
     verdicts.sort(key=lambda verdict: (verdict.fault.address, verdict.fault.what))
     return Report(scenario, *counts[0], tuple(verdicts))
@@ -136,15 +131,10 @@ def _work(
     number: int, name: str, kind: str, choose: Chooser, objects: Objects, told: Connection
 ) -> None:
     """One worker: a host, and every WORKERS-th of the cases."""
-    try:
-        with entered(f"stack{number}") as world:
-            bench = Bench(world, objects, scenarios(objects, world)[name])
-            faults = choose(bench.steps)[number::WORKERS]
-            attempt = bench.kill if kind == "kill" else bench.fail
-            verdicts = [attempt(fault) for fault in faults]
-            reads = sum(1 for step in bench.steps if step.read)
-            told.send(((len(bench.steps) - reads, reads), verdicts))
-    except BaseException:
-        told.send(traceback.format_exc())
-    finally:
-        told.close()
+    with entered(f"stack{number}") as world:
+        bench = Bench(world, objects, scenarios(objects, world)[name])
+        faults = choose(bench.steps)[number::WORKERS]
+        attempt = bench.kill if kind == "kill" else bench.fail
+        verdicts = [attempt(fault) for fault in faults]
+        reads = sum(1 for step in bench.steps if step.read)
+        told.send(((len(bench.steps) - reads, reads), verdicts))

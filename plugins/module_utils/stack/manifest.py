@@ -173,6 +173,12 @@ def check_release(release: Any) -> str:
     return release
 
 
+def to_remove(declared: Any, option: str) -> tuple[Resource, ...]:
+    """Resources that are named only to be taken away: of their objects nothing has to be known."""
+    kinds = DRAINS if option == "drain" else KINDS
+    return _resources(declared, option, kinds, refer=False)
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise Failure(f"prune: {value!r} is neither true nor false")
@@ -185,10 +191,18 @@ def _boot(value: Any) -> str:
     return str(value)
 
 
-def _resources(declared: Any, option: str, kinds: tuple[str, ...]) -> tuple[Resource, ...]:
+def _resources(
+    declared: Any, option: str, kinds: tuple[str, ...], refer: bool = True
+) -> tuple[Resource, ...]:
     if not isinstance(declared, list):
         raise Failure(f"{option}: write a list of resources, not {type(declared).__name__}")
-    return tuple(_resource(item, f"{option}[{at}]", at, kinds) for at, item in enumerate(declared))
+    found = []
+    for index, item in enumerate(declared):
+        resource = _resource(item, f"{option}[{index}]", index, kinds)
+        if refer:
+            _require_references(resource, f"{option}[{index}]")
+        found.append(resource)
+    return tuple(found)
 
 
 def _resource(item: Any, where: str, index: int, kinds: tuple[str, ...]) -> Resource:
@@ -205,9 +219,7 @@ def _resource(item: Any, where: str, index: int, kinds: tuple[str, ...]) -> Reso
             f"{where}: {kind}: a stack has what is to be there; what is no longer declared is "
             "removed by itself (prune), so leave out the resource instead of its state"
         )
-    resource = Resource(kind, params, index)
-    _require_references(resource, where)
-    return resource
+    return Resource(kind, params, index)
 
 
 def _require_text(value: Any, where: str) -> None:

@@ -1,0 +1,175 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Programs of a stack that hang at a hook without a link, where no resource declares them.
+
+No pin tells of such an attachment. It is known by its program, which carries the stack's mark.
+Hooks are only looked through when a program with the mark is found that no resource declares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..bpf import info, provenance
+from ..bpf.info import ProgramInfo
+from ..resource.engine import Change
+from ..resource.errors import Failure
+from .plan import Seen, Step, named
+
+if TYPE_CHECKING:
+    from ..resource.attachments import Attachment
+
+_AT_INTERFACES = ("xdp", "tc")
+_SOCKMAP = "sockmap"  # one name for every map: a hook tells the map's id, a resource its pin
+
+
+def find(name: str, seen: Sequence[Seen], planned: Sequence[Step]) -> tuple[Step, ...]:
+    """The step that detaches them, if there are any that what is ``planned`` does not detach."""
+    suspects = tuple(_suspects(name, _declared(seen)))
+    if not suspects:
+        return ()
+    with named("what is attached without being declared"):
+        known = set(_detached(planned))
+        changes = tuple(each for each in _changes(suspects, seen) if _key(each) not in known)
+    if not changes:
+        return ()
+    return (Step("what is not declared", "prune", changes, lambda: _detach_all(changes), True),)
+
+
+def _detached(planned: Iterable[Step]) -> Iterator[tuple[str, int]]:
+    """Where which program is detached already."""
+    for step in planned:
+        for change in step.changes:
+            where = _SOCKMAP if step.kind == "sockmap_attach" else change.target
+            yield where, (change.before or {}).get("prog_id", 0)
+
+
+def _key(change: Change) -> tuple[str, int]:
+    where = _SOCKMAP if change.detail.hook == "sockmap" else change.target
+    return where, change.detail.prog_id
+
+
+def _declared(seen: Iterable[Seen]) -> set[int]:
+    """The ids of the programs that are where they are declared."""
+    return {
+        item.program.id
+        for each in seen
+        if each.bound.resource.kind == "bpf_prog"
+        for item in each.observed.programs.values()
+        if item.program
+    }
+
+
+def _suspects(name: str, declared: set[int]) -> Iterator[ProgramInfo]:
+    for prog_id in info.program_ids():
+        if prog_id in declared:
+            continue
+        try:
+            with info.open_program(prog_id) as fd:
+                about = info.program(fd)
+        except FileNotFoundError:
+            continue
+        marks = provenance.read(about)
+        if marks.get("owner") == provenance.OWNER and marks.get("stack") == name:
+            yield about
+
+
+def _changes(suspects: Sequence[ProgramInfo], seen: Sequence[Seen]) -> Iterator[Change]:
+    by_id = {about.id: about for about in suspects}
+    for item in _attached():
+        about = by_id.get(item.prog_id)
+        if about is None or item.link_id or _is_cared_for(item, about, seen):
+            continue
+        before = {"program": about.name, "prog_id": about.id, "mode": item.mode}
+        yield Change("detach program", _target(item), before, None, detail=item)
+
+
+def _target(item: Attachment) -> str:
+    """The hook as the kinds call it, so that the same step is told as the same."""
+    if item.hook == "cgroup":
+        return f"{item.target} {item.attach_type} mode {item.mode}"
+    if item.hook == "sockmap":
+        return f"{item.target} {item.attach_type}"
+    from ..resource.interface import place
+
+    where = f"{place(item.target, item.netns)} {item.attach_type}"
+    mode = item.mode.replace("priority", "pref")
+    return f"{where} {mode}" if item.hook == "tc" else where
+
+
+def _attached() -> Iterator[Attachment]:
+    # Reads every hook of the host, and is rarely needed.
+    from ..resource import inventory
+
+    maps: dict[int, Any] = {}
+    for map_id in info.map_ids():
+        try:
+            with info.open_map(map_id) as fd:
+                maps[map_id] = info.map_(fd)
+        except FileNotFoundError:
+            continue
+    yield from inventory.attached(maps, {link.id: link for link in info.links()})
+
+
+def _is_cared_for(item: Attachment, about: ProgramInfo, seen: Iterable[Seen]) -> bool:
+    """Whether a declared attachment has this hook, whose own plan decides what runs there."""
+    return any(_is_at(item, about, each) for each in seen)
+
+
+def _is_at(item: Attachment, about: ProgramInfo, seen: Seen) -> bool:
+    kind, observed = seen.bound.resource.kind, seen.observed
+    desired = seen.bound.desired
+    if kind == "cgroup_attach" and item.hook == "cgroup":
+        here = (observed.path, observed.attach_type) == (item.target, item.attach_type)
+        program = observed.program
+        return here and program is not None and program.name == about.name
+    if kind == "sockmap_attach" and item.hook == "sockmap":
+        here = item.target.split(" ")[:2] == ["map", str(observed.map_id)]
+        return here and bool(desired.attach_type == item.attach_type)
+    if kind in ("xdp_attach", "tc_attach") and item.hook in _AT_INTERFACES:
+        same = (desired.netns, desired.interface) == (item.netns, item.target)
+        is_xdp = kind == "xdp_attach"
+        if not same or is_xdp != (item.hook == "xdp"):
+            return False
+        where = "" if is_xdp else f"priority {desired.priority} handle {desired.handle:#x}"
+        return is_xdp or (desired.direction, where) == (item.attach_type, item.mode)
+    return False
+
+
+def _detach_all(changes: Iterable[Change]) -> None:
+    for change in changes:
+        _detach(change.detail)
+
+
+def _detach(item: Attachment) -> None:
+    from ..bpf import cgroup, hooks
+    from ..resource import interface
+
+    with info.open_program(item.prog_id) as program:
+        if item.hook == "cgroup":
+            with cgroup.open_(item.target) as target:
+                hooks.detach(target.number, program, item.attach_type)
+        elif item.hook == "sockmap":
+            with info.open_map(int(item.target.split(" ")[1])) as target:
+                hooks.detach(target.number, program, item.attach_type)
+        elif item.hook in _AT_INTERFACES:
+            with interface.in_netns(item.netns):
+                _detach_from_interface(item, program)
+
+
+def _detach_from_interface(item: Attachment, program: Any) -> None:
+    from ..bpf import tc, xdp
+    from ..resource import interface
+
+    found = interface.find(item.target, item.netns)
+    if item.hook == "xdp":
+        xdp.set_program(found.ifindex, item.mode, None, program)
+        return
+    for each in tc.filters(found.ifindex, item.attach_type):
+        where = f"priority {each.priority} handle {each.handle:#x}"
+        if (each.prog_id, where) == (item.prog_id, item.mode):
+            tc.delete_filter(found.ifindex, item.attach_type, each.priority, each.handle)
+            return
+    raise Failure(f"something else changed {item.target} meanwhile; run it again")

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from . import info, journal, names
 from .syscall import Cmd, Fd, bpf
 
@@ -65,11 +63,9 @@ def detach(link: Fd) -> None:
     journal.at_commit(f"detach link {link_id}", lambda: _detach(held), link_id)
 
 
-def detach_now(link: Fd, again: Callable[[], object]) -> None:
-    """Detach also under a journal: to make way at a hook for one. ``again`` is to undo it."""
-    link_id = info.link(link).id if journal.records() else 0
+def detach_now(link: Fd) -> None:
+    """Detach also under a journal, to make way at a hook. The caller has to say what undoes it."""
     _detach(link)
-    journal.undo(f"attach what link {link_id} held", again)
 
 
 def _detach(link: Fd) -> None:

@@ -170,7 +170,8 @@ def _hold_program(
     """The filter's program, name and flags, kept while something records."""
     if journal.records():
         for found in filters(ifindex, direction):
-            if (found.priority, found.handle, found.chain) == (priority, handle, 0):
+            place = (found.priority, found.handle, found.chain)
+            if place == (priority, handle, 0) and found.prog_id:
                 with info.open_program(found.prog_id) as fd:
                     held = journal.hold(fd)
                 return held, found.name, _ACT_DIRECT if found.direct_action else 0

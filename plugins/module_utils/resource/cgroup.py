@@ -154,12 +154,15 @@ def _read_hook(desired: Desired, seen: Observed) -> Observed:
         if link.type == "cgroup"
         and (link.cgroup_id, link.attach_type) == (seen.cgroup_id, seen.attach_type)
     ]
+    gone = linked.out_of_sight(desired.present and desired.mode == "link", desired.link)
     unpinned = desired.mode == "link" or not desired.prog
     named = set() if unpinned else linked.pinned_program_ids(desired.prog)
     holders = []
     for prog_id in attached.prog_ids:
         link_id = next((link.id for link in here if link.prog_id == prog_id), 0)
         here = [link for link in here if link.id != link_id]
+        if link_id in gone:
+            continue
         holders.append(Holder(linked.program(prog_id), link_id, prog_id in named))
     return dataclasses.replace(
         seen, holders=tuple(holders), flags=attached.flags, blocker=_blocker(seen)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from ..bpf import info, links, pins, provenance
+from ..bpf import info, journal, links, pins, provenance
 from ..bpf.info import LinkInfo
 from ..bpf.syscall import Fd
 from . import paths
@@ -166,7 +166,11 @@ def pin_new(path: str, make: Callable[[], Fd]) -> None:
 
 
 def adopt(path: str, link_id: int) -> None:
-    """Give a link that exists the name ``path``; the link that had the name is then detached."""
+    """Give a link that exists the name ``path``; the link that had the name is then detached.
+
+    Under a journal it may be one that is about to be detached, as another name of it is gone.
+    """
+    journal.stays(link_id)
     with info.open_link(link_id) as link:
         _give_name(link, path)
 
@@ -192,6 +196,14 @@ def swap(path: str, new: Fd, old_id: int) -> None:
             if error.errno == errno.EPERM:
                 advice = "another tool changed its program meanwhile; see bpftool link show"
             raise from_os_error(error, f"update the link {path}", advice) from error
+
+
+def out_of_sight(present: bool, link: str) -> frozenset[int]:
+    """The ids of links that are as good as gone: a journal detaches them at its commit.
+
+    Who looks for a link to pin sees them: one that only lost its name can get another.
+    """
+    return frozenset() if present and link else journal.leaving()
 
 
 def release(path: str) -> None:

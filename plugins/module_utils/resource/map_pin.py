@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from ..bpf import info, map_contents, maps, pins, references
+from ..bpf import files, info, map_contents, maps, pins, references
 from ..bpf.info import MapInfo
 from ..bpf.syscall import Fd
 from .engine import Change
@@ -243,7 +243,7 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
                 make_parent(desired.pin)
                 pins.replace(fd, desired.pin)
         if desired.mode is not None:
-            os.chmod(desired.pin, desired.mode)
+            files.set_mode(desired.pin, desired.mode)
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import errno
+import functools
 from dataclasses import dataclass
 
-from ..bpf import map_contents, maps
+from ..bpf import journal, map_contents, maps
 from ..bpf.info import MapInfo
 from ..bpf.syscall import Fd
 from .errors import Failure, from_os_error
@@ -75,21 +76,22 @@ def write_all(fd: Fd, batch: Batch, pin: str) -> None:
     removals = [write for write in batch.writes if write.after is None]
     others = [write for write in batch.writes if write.after is not None]
     has_room = batch.count + batch.added <= batch.map.max_entries
-    done: list[tuple[bytes, bytes | None]] = []
-    for write in [*others, *removals] if has_room else [*removals, *others]:
-        try:
-            old = _current(fd, batch.map, write)
-            _put(fd, write.key, write.after)
-        except OSError as error:
-            left = _undo(fd, done)
-            state = f"{left} of its writes could not be undone" if left else "nothing was changed"
-            advice = (
-                f"it holds at most {batch.map.max_entries} entries; " if _is_full(error) else ""
-            )
-            raise from_os_error(
-                error, f"write the entry with key {write.key.hex(' ')} of {pin}", advice + state
-            ) from error
-        done.append((write.key, old))
+    with journal.recording() as log:
+        held = journal.hold(fd)
+        for write in [*others, *removals] if has_room else [*removals, *others]:
+            try:
+                old = _current(fd, batch.map, write)
+                _put(fd, write.key, write.after)
+            except OSError as error:
+                raise _refused(error, batch, write, pin, len(log.roll_back())) from error
+            journal.undo("write a map entry back", functools.partial(_put, held, write.key, old))
+
+
+def _refused(error: OSError, batch: Batch, write: Write, pin: str, left: int) -> Failure:
+    state = f"{left} of its writes could not be undone" if left else "nothing was changed"
+    advice = f"it holds at most {batch.map.max_entries} entries; " if _is_full(error) else ""
+    attempt = f"write the entry with key {write.key.hex(' ')} of {pin}"
+    return from_os_error(error, attempt, advice + state)
 
 
 def _is_full(error: OSError) -> bool:
@@ -105,17 +107,6 @@ def _current(fd: Fd, found: MapInfo, write: Write) -> bytes | None:
 
 def _put(fd: Fd, key: bytes, value: bytes | None) -> None:
     if value is None:
-        maps.delete(fd, key)
+        maps.take(fd, key)
     else:
-        maps.update(fd, key, value)
-
-
-def _undo(fd: Fd, done: list[tuple[bytes, bytes | None]]) -> int:
-    """Put the old entries back, last first. Returns how many could not be."""
-    left = 0
-    for key, old in reversed(done):
-        try:
-            _put(fd, key, old)
-        except OSError:
-            left += 1
-    return left
+        maps.put(fd, key, value)

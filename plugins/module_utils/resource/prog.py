@@ -10,16 +10,14 @@ renamed over the old one, which keeps serving its hook until the attachment take
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-from ..bpf import libbpf, names, pins
+from ..bpf import journal, libbpf, names, pins
 from ..bpf.info import MapInfo, ProgramInfo
-from ..bpf.syscall import Fd
 from . import prog_maps, prog_options
 from .engine import Change
 from .errors import Failure, from_os_error
@@ -258,35 +256,15 @@ def _pin_all(loaded: Loaded, changes: Sequence[Change]) -> None:
     new = [(loaded.maps[name], pin) for name, _number, pin in _lost_maps(changes)]
     new += [(loaded.maps[name], pin) for name, pin in _fresh_maps(changes).items()]
     new += [(loaded.programs[name], pin) for name, pin in _programs_in(changes).items()]
-    done: list[tuple[Fd | None, str]] = []
-    try:
-        for fd, pin in new:
-            make_parent(pin)
-            old = pins.get(pin) if os.path.lexists(pin) else None
-            done.append((old, pin))
-            pins.replace(fd, pin)
-    except OSError as error:
-        for old, pin in reversed(done):
-            with contextlib.suppress(OSError):
-                _restore(old, pin)
-        for _fd, pin in new:
-            prune_home(pin)
-        raise from_os_error(
-            error, f"pin {error.filename}", "every pin holds again what it held before"
-        ) from error
-    finally:
-        for old, _pin in done:
-            if old:
-                old.close()
-
-
-def _restore(old: Fd | None, pin: str) -> None:
-    """Take back one step; the one that failed has changed nothing but its staging name."""
-    if old is None:
-        pins.remove(pin)
-    else:
-        pins.replace(old, pin)
-    pins.remove(pins.staging_path(pin))
+    with journal.recording() as log:
+        try:
+            for fd, pin in new:
+                make_parent(pin)
+                pins.replace(fd, pin)
+        except OSError as error:
+            left = "; ".join(log.roll_back())
+            now = f"but, {left}" if left else "every pin holds again what it held before"
+            raise from_os_error(error, f"pin {error.filename}", now) from error
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:

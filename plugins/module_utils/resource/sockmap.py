@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..bpf import cgroup, hooks, info, links, mounts, names, pins, provenance, sockmap
+from ..bpf import cgroup, hooks, info, journal, links, mounts, names, pins, provenance, sockmap
 from ..bpf.info import MapInfo
 from ..bpf.syscall import Fd
 from . import linked, paths, sockmap_plan
@@ -124,11 +124,13 @@ def _read_map(desired: Desired, seen: Observed, fd: Fd) -> Observed:
     )
 
 
-def _holder(desired: Desired, about: MapInfo, prog_id: int) -> Holder:
+def _holder(desired: Desired, about: MapInfo, prog_id: int) -> Holder | None:
     here = ("sockmap", about.id, desired.attach_type)
     link_id = next(
         (link.id for link in info.links() if (link.type, link.map_id, link.attach_type) == here), 0
     )
+    if link_id in linked.out_of_sight(desired.present, desired.link):
+        return None
     program = linked.program(prog_id)
     if link_id or not program.ours:
         return Holder(program, link_id)
@@ -279,6 +281,7 @@ def _drain(desired: Desired, target: Fd) -> None:
         lingering = sockmap.sockets(target, about)
         if not lingering:
             return
+        journal.check()
         left = end - time.monotonic()
         if left <= 0:
             break

@@ -103,6 +103,7 @@ def _staged_id(desired: Desired) -> int:
 
 
 def _read_hook(desired: Desired, seen: Observed) -> Observed:
+    gone = linked.out_of_sight(desired.present, desired.link)
     kind = tc.qdisc(seen.ifindex)
     # An ingress qdisc has one list and shows it for both directions.
     directions = tc.DIRECTIONS if kind == "clsact" else ("ingress",) if kind else ()
@@ -111,7 +112,7 @@ def _read_hook(desired: Desired, seen: Observed) -> Observed:
     others = sum(len(found[each]) for each in directions if each != desired.direction)
     return dataclasses.replace(
         seen,
-        tcx=tuple(_tcx(seen.ifindex, desired.direction)),
+        tcx=tuple(_tcx(seen.ifindex, desired.direction, gone)),
         qdisc=kind,
         created=_MARK in chains,
         slots=tuple(_slot(each) for each in found.get(desired.direction, ())),
@@ -119,7 +120,7 @@ def _read_hook(desired: Desired, seen: Observed) -> Observed:
     )
 
 
-def _tcx(ifindex: int, direction: str) -> Iterator[Link]:
+def _tcx(ifindex: int, direction: str, gone: frozenset[int]) -> Iterator[Link]:
     try:
         attached = hooks.query(ifindex, f"tcx_{direction}", link_ids=True)
     except OSError as error:
@@ -127,7 +128,8 @@ def _tcx(ifindex: int, direction: str) -> Iterator[Link]:
             return
         raise
     for prog_id, link_id in zip(attached.prog_ids, attached.link_ids):
-        yield Link(linked.program(prog_id), link_id)
+        if link_id not in gone:
+            yield Link(linked.program(prog_id), link_id)
 
 
 def _slot(found: tc.Filter) -> Slot:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ..bpf import info, links, netns, pins, rtnetlink, xdp
+from ..bpf import info, journal, links, netns, pins, rtnetlink, xdp
 from ..bpf.info import LinkInfo
 from ..bpf.syscall import Fd
 from . import interface, linked, paths, xdp_components, xdp_dispatch, xdp_plan
@@ -66,7 +67,8 @@ def observe(desired: Desired) -> Observed:
         if not desired.present and rtnetlink.interface(desired.interface) is None:
             return Observed(0, program, link, held, staged)
         found = interface.find(desired.interface, desired.netns)
-        holders = tuple(_holders(found, link))
+        gone = linked.out_of_sight(desired.present, desired.link)
+        holders = tuple(_holders(found, link, gone))
         return Observed(
             *(found.ifindex, program, link, held, staged, holders),
             native=xdp.native_support(found.ifindex),
@@ -112,11 +114,15 @@ def _staged_id(desired: Desired) -> int:
         return info.link(fd).id
 
 
-def _holders(found: rtnetlink.Interface, pinned: LinkInfo | None) -> Iterator[Holder]:
+def _holders(
+    found: rtnetlink.Interface, pinned: LinkInfo | None, gone: frozenset[int]
+) -> Iterator[Holder]:
     for mode, prog_id in xdp.attached(found).items():
         link_id = 0
         if xdp.held_by_link(found.ifindex, mode):
             link_id = _link_id(found.ifindex, prog_id, pinned)
+            if link_id in gone:
+                continue
         yield Holder(linked.program(prog_id), mode, link_id)
 
 
@@ -228,7 +234,8 @@ def _apply(desired: Desired, seen: Observed, step: Step) -> None:
         with linked.require_program(desired.prog) as prog:
             _attach(desired, seen.ifindex, prog, _modes(desired, None))
     elif step.do == "detach":
-        _detach(seen.ifindex, holder)
+        with info.open_program(holder.program.id) as old:
+            xdp.set_program(seen.ifindex, holder.mode, None, old)
     elif step.do == "adopt":
         linked.adopt(desired.link, holder.link_id)
     else:
@@ -265,15 +272,24 @@ def _move(desired: Desired, seen: Observed, holder: Holder, prog: Fd) -> None:
     """Detach, then attach; when that fails, attach the old program as it was.
 
     Only a foreign link that was displaced cannot come back: netlink attaches its program then.
+    Nor can a link of ours: a new one has its name then.
     """
     ifindex, by_our_link = seen.ifindex, seen.link is not None and seen.link.id == holder.link_id
-    with info.open_program(holder.program.id) as old:
-        _detach(ifindex, holder)
+    with info.open_program(holder.program.id) as old, journal.recording() as log:
+        kept, link = journal.hold(old), desired.link if by_our_link else ""
+        if holder.link_id:
+            with info.open_link(holder.link_id) as there:
+                links.detach_now(there)
+            again = functools.partial(_attach_as, link, ifindex, kept, holder.mode)
+            netns.undo(f"attach {holder.program} again", again)
+        else:
+            xdp.set_program(ifindex, holder.mode, None, old)
         try:
             _attach(desired, ifindex, prog, _modes(desired, holder))
         except OSError as error:
-            with _explained(desired, f"{error.strerror}; put {holder.program} back"):
-                _attach_as(desired.link if by_our_link else "", ifindex, old, holder.mode)
+            left = log.roll_back()
+            if left:
+                raise Failure(f"{error.strerror}; then, {'; '.join(left)}") from error
             raise
 
 
@@ -299,15 +315,6 @@ def _attach_as(link: str, ifindex: int, prog: Fd, mode: str) -> None:
         linked.pin_new(link, lambda: xdp.create_link(prog, ifindex, mode))
     else:
         xdp.set_program(ifindex, mode, prog, None)
-
-
-def _detach(ifindex: int, holder: Holder) -> None:
-    if holder.link_id:
-        with info.open_link(holder.link_id) as link:
-            links.detach(link)
-        return
-    with info.open_program(holder.program.id) as old:
-        xdp.set_program(ifindex, holder.mode, None, old)
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..bpf import info, netns, pins, xdp_dispatcher
+from ..bpf import files, info, journal, netns, pins, xdp_dispatcher
 from ..bpf.syscall import Fd
 from ..bpf.xdp_dispatcher import Config
 from . import linked, paths
@@ -166,24 +166,21 @@ def swap(
     protocol the new pins are there before, and the old ones until afterwards.
     """
     paths.check_parent(f"{DIRECTORY}/dispatch")
-    os.makedirs(DIRECTORY, mode=0o700, exist_ok=True)
+    files.make_directories(DIRECTORY, 0o700)
     with locked(), contextlib.ExitStack() as stack:
         built = stack.enter_context(_build(components, version)) if components else None
         new_id = built.prog_id if built else 0
         marker = _marker(ifindex, old_id, new_id)
-        os.makedirs(marker, mode=0o700, exist_ok=True)
-        try:
+        with journal.recording():
+            files.make_directories(marker, 0o700)
             if built:
                 _pin(_directory(ifindex, new_id), built)
             attach(built.fd if built else None)
-        except OSError:
-            discard(marker, old_id)
-            raise
-        discard(marker, new_id)
+            discard(marker, new_id)
 
 
 def _pin(directory: str, built: _Built) -> None:
-    os.makedirs(directory, mode=0o700)
+    files.make_directories(directory, 0o700)
     for index, (program, link) in enumerate(zip(built.programs, built.links)):
         pins.pin(link, f"{directory}/prog{index}-link")
         pins.pin(program, f"{directory}/prog{index}-prog")
@@ -214,7 +211,7 @@ def discard(marker: str, attached_id: int) -> None:
     for prog_id in ids:
         if prog_id not in (0, attached_id):
             _unpin(_directory(ifindex, prog_id))
-    os.rmdir(marker)
+    files.remove_directory(marker)
     paths.prune_home(marker)
 
 
@@ -225,4 +222,4 @@ def _unpin(directory: str) -> None:
         return
     for name in names:
         pins.remove(f"{directory}/{name}")
-    os.rmdir(directory)
+    files.remove_directory(directory)

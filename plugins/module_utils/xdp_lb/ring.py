@@ -126,7 +126,7 @@ class Computer:
         return left
 
     def _write(self, name: str, value: bytes) -> None:
-        maps.update(self.maps[name], _KEY, value)
+        maps.put(self.maps[name], _KEY, value)  # room of its own, of no meaning afterwards
 
     def _read(self, name: str) -> bytes:
         return maps.lookup(self.maps[name], _KEY, _MAPS[name]) or b""

@@ -19,21 +19,22 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..bpf import files
 from ..resource.errors import Failure, from_os_error
 from . import manifest as manifests
 from .manifest import Manifest
 
 ROOT = "/var/lib/ebpf-fleet"
-ENGINE = "engine"  # the one directory of ROOT that is no stack
+ENGINE = "engine"  # the one directory of ROOT that is no stack's
 
 APPLYING, CONFIRM = "applying", "confirm"
 
-_STACK = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
-_RELEASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+_FILES = ("objects", "releases", "current", "pending.json", "fallback.json")
+_RELEASE_FILES = ("manifest.json", "record.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -42,11 +43,13 @@ class Record:
     """What is known of a release beside its manifest. Times are RFC 3339, in UTC.
 
     ``predecessor`` is what ran when a deployment last made this release current, None for nothing;
-    ``reverted`` is when the host took the release back because nobody confirmed it.
+    ``reverted`` is when the host took the release back because nobody confirmed it. ``objects``
+    are SHA-256, in hex.
     """
 
     digest: str
     created: str
+    objects: tuple[str, ...] = ()
     by: Mapping[str, Any] = field(default_factory=dict)
     predecessor: str | None = None
     activated: tuple[str, ...] = ()
@@ -114,7 +117,10 @@ class Stored:
 
 @dataclass(frozen=True)
 class State:
-    """A stack as the store has it; ``releases`` are sorted, oldest first."""
+    """A stack as the store has it; ``releases`` are sorted, oldest first.
+
+    ``leftovers`` are files and directories that a killed run left and nothing needs.
+    """
 
     stack: str
     exists: bool = False
@@ -122,6 +128,7 @@ class State:
     pending: Pending | None = None
     fallback: Fallback | None = None
     releases: Mapping[str, Stored] = field(default_factory=dict)
+    leftovers: tuple[str, ...] = ()
 
     @property
     def running(self) -> str | None:
@@ -143,32 +150,12 @@ class State:
         return stored.record
 
 
-def check_stack(name: str) -> str:
-    """The name of a stack. Raises Failure for what cannot be the name of a directory of pins."""
-    if not isinstance(name, str) or not _STACK.fullmatch(name) or name == ENGINE:
-        raise Failure(
-            f"{name!r} is no name of a stack: write at most 64 letters, digits, '_' and '-', "
-            f"and not {ENGINE!r}"
-        )
-    return name
-
-
-def check_release(name: str) -> str:
-    """The name of a release. Raises Failure for what cannot be the name of a directory."""
-    if not isinstance(name, str) or not _RELEASE.fullmatch(name):
-        raise Failure(
-            f"{name!r} is no name of a release: write at most 128 letters, digits and '_.+-', "
-            "the first a letter, a digit or '_'"
-        )
-    return name
-
-
 def missing(state: State, release: str) -> Failure:
     """That a release is not stored, with those that are."""
     names = ", ".join(state.releases) or "none"
     return Failure(
-        f"release {release} of stack {state.stack} is not stored on this host; stored are: {names}. "
-        "Deploy it with bpf_stack, or name one of these"
+        f"release {release} of stack {state.stack} is not stored on this host; stored are: "
+        f"{names}. Deploy it with bpf_stack, or name one of these"
     )
 
 
@@ -198,22 +185,26 @@ def stacks() -> list[str]:
     return [
         name
         for name in found
-        if _STACK.fullmatch(name) and name != ENGINE and os.path.isdir(directory(name))
+        if _is_name(manifests.check_name, name) and os.path.isdir(directory(name))
     ]
 
 
 def load(stack: str) -> State:
     """Read all of a stack but its manifests and objects. Raises Failure for damaged files."""
-    base = directory(check_stack(stack))
+    base = directory(manifests.check_name(stack))
+    gone = tuple(path for path in (files.doomed_path(base),) if os.path.lexists(path))
     if not os.path.isdir(base):
-        return State(stack)
+        return State(stack, leftovers=gone)
+    pending = _pending(os.path.join(base, "pending.json"))
+    releases = _releases(stack)
     return State(
         stack,
         True,
         _current(base),
-        _pending(os.path.join(base, "pending.json")),
+        pending,
         _fallback(os.path.join(base, "fallback.json")),
-        _releases(stack),
+        releases,
+        (*gone, *_leftovers(base, releases)),
     )
 
 
@@ -223,9 +214,7 @@ def manifest(state: State, release: str) -> Manifest:
     path = os.path.join(release_directory(state.stack, release), "manifest.json")
     document = _document(path)
     if document is None:
-        raise Failure(
-            f"release {release} of stack {state.stack} was never finished; deploy it again"
-        )
+        raise _damaged(path, "it is missing")
     found = manifests.parse(document)
     if (found.name, found.release, found.digest) != (state.stack, release, record.digest):
         raise Failure(
@@ -235,8 +224,21 @@ def manifest(state: State, release: str) -> Manifest:
     return found
 
 
+def holds(state: State, wanted: Manifest) -> bool:
+    """Whether the release is stored, exactly like this."""
+    stored = state.releases.get(wanted.release)
+    if stored is None or stored.record is None or stored.record.digest != wanted.digest:
+        return False
+    path = os.path.join(release_directory(state.stack, wanted.release), "manifest.json")
+    try:
+        with open(path, "rb") as file:
+            return file.read() == wanted.canonical()
+    except OSError:
+        return False
+
+
 def object_path(stack: str, sha: str) -> str:
-    """The file with this SHA-256, in hex. Raises Failure when it is missing or has other content."""
+    """The file with this SHA-256, in hex. Raises Failure when it is missing or damaged."""
     path = object_file(stack, sha)
     if not has_content(path, sha):
         what = "has other content" if os.path.exists(path) else "is missing"
@@ -255,6 +257,17 @@ def has_content(path: str, sha: str) -> bool:
         raise from_os_error(error, f"read {path}") from error
 
 
+def _is_name(check: Callable[[str], str], name: str) -> bool:
+    """Whether a name that was found is one of ours and not one that a killed run left."""
+    if name.endswith((files.staging_path(""), files.doomed_path(""))):
+        return False
+    try:
+        check(name)
+    except Failure:
+        return False
+    return True
+
+
 def _current(base: str) -> str | None:
     path = os.path.join(base, "current")
     try:
@@ -264,7 +277,7 @@ def _current(base: str) -> str | None:
     except OSError as error:
         raise Failure(f"{path} is no symbolic link to a release; remove it and deploy") from error
     parent, _slash, release = target.rpartition("/")
-    if parent != "releases" or not _RELEASE.fullmatch(release):
+    if parent != "releases" or not _is_name(manifests.check_release, release):
         raise Failure(f"{path} leads to {target!r} and not to a release; remove it and deploy")
     return release
 
@@ -272,22 +285,46 @@ def _current(base: str) -> str | None:
 def _releases(stack: str) -> dict[str, Stored]:
     base = os.path.join(directory(stack), "releases")
     try:
-        names = [name for name in os.listdir(base) if _RELEASE.fullmatch(name)]
+        names = os.listdir(base)
     except FileNotFoundError:
         return {}
-    found = sorted((_stored(stack, name) for name in names), key=lambda each: each.age)
+    complete = (
+        name
+        for name in names
+        if _is_name(manifests.check_release, name)
+        and os.path.isfile(os.path.join(base, name, "manifest.json"))
+    )
+    found = sorted((_stored(stack, name) for name in complete), key=lambda each: each.age)
     return {each.name: each for each in found}
 
 
 def _stored(stack: str, release: str) -> Stored:
-    base = release_directory(stack, release)
+    path = os.path.join(release_directory(stack, release), "record.json")
     try:
-        record = _record(os.path.join(base, "record.json"))
+        record = _record(path)
     except Failure as failure:
         return Stored(release, None, str(failure))
-    if not os.path.isfile(os.path.join(base, "manifest.json")):
-        return Stored(release, record, "it was never finished")
-    return Stored(release, record, "" if record else f"{base}/record.json is missing")
+    return Stored(release, record, "" if record else f"{path} is missing")
+
+
+def _leftovers(base: str, releases: Mapping[str, Stored]) -> list[str]:
+    """What is below the stack's directory and has no place there, or belongs to no release."""
+    found = _strangers(base, _FILES)
+    found += _strangers(os.path.join(base, "releases"), releases)
+    for release in releases:
+        found += _strangers(os.path.join(base, "releases", release), _RELEASE_FILES)
+    records = [stored.record for stored in releases.values()]
+    if None not in records:  # a release of which nothing is known may need any object
+        needed = {sha for record in records if record is not None for sha in record.objects}
+        found += _strangers(os.path.join(base, "objects"), needed)
+    return found
+
+
+def _strangers(base: str, known: Container[str]) -> list[str]:
+    try:
+        return [os.path.join(base, name) for name in sorted(os.listdir(base)) if name not in known]
+    except FileNotFoundError:
+        return []
 
 
 def _record(path: str) -> Record | None:
@@ -298,6 +335,7 @@ def _record(path: str) -> Record | None:
         return Record(
             _text(found, "digest"),
             _text(found, "created"),
+            tuple(str(sha) for sha in found["objects"]),
             _mapping(found, "by"),
             _text_or_none(found, "predecessor"),
             tuple(str(time) for time in found["activated"]),

@@ -1,0 +1,232 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Replay: what a boot does with the stored stacks, and a guard with an unconfirmed change.
+
+A stack gets its current release, or the one to go back to when a change to it was killed or never
+confirmed. If that does not load, as after an upgrade of the kernel, it gets the newest stored
+release that does; fallback.json and a line in the journal say so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..bpf import cgroup, journal, mounts, netns, pins, rtnetlink
+from ..resource.errors import Failure, from_os_error
+from ..resource.lock import host_lock
+from ..resource.paths import BPFFS
+from . import confirm, keep, move, store, transaction
+from .manifest import Manifest, Resource
+from .plan import Plan
+from .say import ERROR, INFO, WARNING, say
+from .store import APPLYING, Fallback, State
+
+PHASES = ("early", "network")
+_INTERFACE_SECONDS = 30.0
+_POLL_SECONDS = 0.2
+_LOCK_SECONDS = 120
+_WITH_INTERFACE = ("xdp_attach", "tc_attach")
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What a stack runs after ``settle``; ``reason`` says why it is not the goal, if it is not."""
+
+    goal: str | None
+    running: str | None
+    changed: bool
+    reason: str = ""
+
+
+def replay(phases: tuple[str, ...], names: tuple[str, ...] = ()) -> int:
+    """Bring every stack of these phases (or these stacks) to what is stored.
+
+    Returns the exit status: 0 when every stack runs a release, its current one or another.
+    """
+    failed = 0
+    for name in names or store.stacks():
+        try:
+            with host_lock(_LOCK_SECONDS):
+                failed += not _replay(store.load(name), () if names else phases)
+        except Failure as failure:
+            say(ERROR, f"stack {name}: {failure}")
+            failed += 1
+        except OSError as error:
+            say(ERROR, f"stack {name}: {from_os_error(error, str(error.filename or 'replay'))}")
+            failed += 1
+    return 1 if failed else 0
+
+
+def _replay(state: State, phases: tuple[str, ...]) -> bool:
+    """Replay one stack, if it is one of these phases. Returns False when it runs nothing."""
+    pending = state.pending
+    goal = state.current
+    if pending is not None:
+        if pending.boot == keep.boot_id() and not _is_stuck(state):
+            say(INFO, f"stack {state.stack}: release {pending.release} waits to be confirmed")
+            return True
+        goal = pending.previous
+        say(
+            WARNING,
+            f"stack {state.stack}: the change to {pending.release or 'nothing'} was never "
+            f"{'finished' if pending.phase == APPLYING else 'confirmed'}: "
+            f"{'on' if goal == pending.release else 'back'} to {goal or 'nothing'}",
+        )
+    elif goal is None or (phases and store.manifest(state, goal).boot not in phases):
+        return True
+    _mount_bpffs()
+    settled = settle(state, goal)
+    tell(state.stack, settled)
+    return settled.running is not None or settled.goal is None
+
+
+def _is_stuck(state: State) -> bool:
+    """Whether a change of this boot is not going on; the caller holds the lock, so none is."""
+    pending = state.pending
+    return pending is not None and (pending.phase == APPLYING or confirm.is_over(pending))
+
+
+def tell(stack: str, settled: Settled) -> None:
+    """Say what a stack runs, and loudly when it is not what it should be."""
+    if settled.reason and settled.running:
+        say(
+            ERROR,
+            f"stack {stack}: release {settled.goal} does not load on Linux {platform.release()}; "
+            f"release {settled.running} runs instead: {settled.reason}",
+        )
+    elif settled.reason:
+        say(ERROR, f"stack {stack}: no stored release loads; {settled.goal}: {settled.reason}")
+    else:
+        done = "now runs" if settled.changed else "runs"
+        say(INFO, f"stack {stack}: {done} {settled.goal or 'nothing'}")
+
+
+def settle(state: State, goal: str | None) -> Settled:
+    """Bring a stack to a release, else to the newest other that loads; None takes it away.
+
+    The caller holds the host's lock. Raises Failure only when nothing can be tried.
+    """
+    if goal is None:
+        _mark_reverted(state, goal)
+        taken = move.run_removal(state, wipe=False, check=False)
+        return Settled(None, None, bool(taken["changed"]))
+    reasons: dict[str, str] = {}
+    for release in _candidates(state, goal):
+        try:
+            changed = _converge(state, goal, release, reasons.get(goal, ""))
+        except Failure as failure:
+            reasons[release] = str(failure)
+            continue
+        return Settled(goal, release, changed, reasons.get(goal, ""))
+    reason = reasons.get(goal, "it is not stored")
+    _note(state, goal, Fallback(None, goal, reason, platform.release(), keep.now()))
+    return Settled(goal, None, False, reason)
+
+
+def _candidates(state: State, goal: str) -> list[str]:
+    """The goal, then the others, newest first; not the one that a change led to in vain."""
+    taken_back = state.pending.release if state.pending else None
+    others = [name for name in reversed(state.usable) if name not in (goal, taken_back)]
+    return [goal, *(name for name in others if state.record(name).activated)]
+
+
+def _converge(state: State, goal: str, release: str, reason: str) -> bool:
+    """Make a release run, and note it in the place of ``goal``. Raises Failure."""
+    manifest = store.manifest(state, release)
+    previous, _warnings = move.involved(state)
+    fallback = None
+    if release != goal:
+        fallback = Fallback(release, goal, reason, platform.release(), keep.now())
+    _prepare(manifest)
+
+    def resolve(sha: str) -> str:
+        return store.object_path(state.stack, sha)
+
+    def commit(_plan: Plan | None) -> None:
+        _note(state, goal, fallback)
+
+    result = transaction.converge(manifest, resolve, previous, commit=commit)
+    if not result.changed:
+        with journal.recording():
+            commit(None)
+    return result.changed
+
+
+def _note(state: State, goal: str, fallback: Fallback | None) -> None:
+    """Have the store say what runs."""
+    known = state.fallback
+    if fallback is None or known is None or _cause(fallback) != _cause(known):
+        keep.set_fallback(state.stack, fallback)
+    if fallback is not None and fallback.running is None:
+        return  # nothing runs: the next boot tries again, from the same words
+    if state.current != goal:
+        keep.set_current(state.stack, goal)
+    _mark_reverted(state, goal)
+    if state.pending is not None:
+        keep.set_pending(state.stack, None)
+
+
+def _cause(fallback: Fallback) -> Fallback:
+    return dataclasses.replace(fallback, time="", reason="")
+
+
+def _mark_reverted(state: State, goal: str | None) -> None:
+    """Record of the release that a change led to in vain that it was taken back."""
+    release = state.pending.release if state.pending else None
+    stored = state.releases.get(release) if release is not None and release != goal else None
+    if release is not None and stored is not None and stored.record is not None:
+        record = dataclasses.replace(stored.record, reverted=keep.now())
+        keep.put_record(state.stack, release, record)
+
+
+def _mount_bpffs() -> None:
+    if os.path.isdir(BPFFS) and not pins.is_bpffs(BPFFS):
+        try:
+            mounts.mount_bpffs(BPFFS, 0o700)
+        except OSError as error:
+            raise from_os_error(error, f"mount a BPF file system on {BPFFS}") from error
+
+
+def _prepare(manifest: Manifest) -> None:
+    """Make the cgroups that services will have, wait for the interfaces that drivers will make."""
+    end = time.monotonic() + _INTERFACE_SECONDS
+    for resource in manifest.resources:
+        if resource.kind == "cgroup_attach":
+            _make_cgroup(str(resource.params.get("cgroup") or ""))
+        elif resource.kind in _WITH_INTERFACE:
+            _wait_until(end, functools.partial(_has_interface, resource))
+
+
+def _make_cgroup(declared: str) -> None:
+    """Make the control group that a service will find when it starts, with its program there."""
+    root = mounts.cgroup2()
+    if not root or not declared:
+        return
+    path = declared if declared.startswith(root + "/") else os.path.join(root, declared.lstrip("/"))
+    if os.path.isdir(cgroup.locate(declared)):
+        return
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        raise from_os_error(error, f"make the cgroup {path}") from error
+
+
+def _has_interface(resource: Resource) -> bool:
+    name, namespace = str(resource.params["interface"]), str(resource.params.get("netns") or "")
+    try:
+        with netns.entered(netns.path_of(namespace)):
+            return rtnetlink.interface(name) is not None
+    except OSError:
+        return False
+
+
+def _wait_until(end: float, holds: Callable[[], bool]) -> None:
+    while not holds() and time.monotonic() < end:
+        time.sleep(_POLL_SECONDS)

@@ -3,12 +3,15 @@
 
 The archive is a zip that Python runs (``python3 ARCHIVE``). It holds the module, whose ``main``
 takes the arguments and returns the exit status, with what it imports of plugins/module_utils,
-nothing else. Same sources, same bytes: no times, no compression, one order.
+nothing else. Same sources, same bytes: no times, no compression, one order. Beside it, ARCHIVE's
+name with .json says its sha256, for roles that compare it with a host's.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
+import json
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -78,7 +81,10 @@ def pack(archive: Path, module: str) -> None:
     with zipfile.ZipFile(staged, "w", zipfile.ZIP_STORED) as packed:
         for name, content in contents(module):
             packed.writestr(zipfile.ZipInfo(name, EPOCH), content)
+    digest = hashlib.sha256(staged.read_bytes()).hexdigest()
     staged.replace(archive)
+    packed_as = {"program": archive.name, "sha256": digest}
+    archive.with_suffix(".json").write_text(json.dumps(packed_as, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ rm -rf "$base"
 mkdir -p "$target"
 {
     git ls-files -z --cached --others --exclude-standard
-    find roles \( -name '*.bpf.o' -o -name '*.pyz' \) -type f -print0 2>/dev/null || true
+    find roles \( -name '*.bpf.o' -o -name '*.pyz' -o -path '*/files/*.json' \) -type f -print0 2>/dev/null || true
 } | rsync --archive --ignore-missing-args --from0 --files-from=- ./ "$target/"
 git init --quiet "$target"
 printf '%s\n' "$target"

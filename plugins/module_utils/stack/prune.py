@@ -61,6 +61,7 @@ class _Kept:
     pins: frozenset[str] = frozenset()
     interfaces: frozenset[tuple[str, str]] = frozenset()
     entries: frozenset[tuple[str, bytes]] = frozenset()
+    purged: frozenset[str] = frozenset()  # maps of which a resource has the whole say
     planned: frozenset[tuple[str, str]] = frozenset()  # changes that others make already
 
 
@@ -95,6 +96,7 @@ def find(
         claimed(seen),
         _interfaces(seen),
         _entries(seen),
+        _purged(seen),
         frozenset((change.action, change.target) for step in planned for change in step.changes),
     )
     steps = []
@@ -140,6 +142,8 @@ def removal(name: str, doomed: Doomed, kept: _Kept | None = None) -> Step | None
 
 def _undeclared(observed: Any, desired: Any, kept: _Kept) -> tuple[Any, ...]:
     """A key that is declared still, if in another spelling, stays."""
+    if desired.map in kept.purged:
+        return ()
     return tuple(each for each in observed.declared if (desired.map, each.key) not in kept.entries)
 
 
@@ -222,6 +226,11 @@ def _entries(seen: Iterable[Seen]) -> frozenset[tuple[str, bytes]]:
         if each.bound.resource.kind == "bpf_map_entries"
         for entry in each.observed.declared
     )
+
+
+def _purged(seen: Iterable[Seen]) -> frozenset[str]:
+    declared = (each for each in seen if each.bound.resource.kind == "bpf_map_entries")
+    return frozenset(each.bound.desired.map for each in declared if each.bound.desired.purge)
 
 
 def require_one_maker(seen: Iterable[Seen]) -> None:

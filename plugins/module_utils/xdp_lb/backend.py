@@ -9,7 +9,7 @@ lo before, and sysctls that somebody else has changed since, are left alone.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import ipaddress
 import json
 import os
@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..bpf import netns
+from ..bpf import files, journal, netns
 from ..resource.engine import Change
 from ..resource.errors import Failure, from_os_error
-from . import backend_host, backend_need
+from . import backend_host, backend_need, backend_undo
 from .backend_host import PREFERENCES, TABLE, Host
 from .backend_need import NOTHING, TUNNEL_PREFIXES, Need, Service
 from .layout import Address
@@ -219,11 +219,13 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
             before = change.before["value"] if change.before else 0
             sysctls[name] = (sysctls.get(name, (before, value))[0], value)
     _write(desired.record, Record(frozenset(vips), sysctls))
+    names = [name for change in changes for name in backend_undo.names_of(change)]
+    before = backend_host.observe(sorted(set(names))) if journal.records() else None
     for change in changes:
-        if change.action in ("set", "restore"):
-            backend_host.write_sysctl(*change.detail)
-        else:
-            backend_host.ip(*change.detail)
+        _do(change)
+        if before is not None:
+            back = functools.partial(backend_undo.undo, change, before)
+            netns.undo(f"take back: {change}", back)
     host = observe(desired).host
     need = _need(desired, host)
     _write(
@@ -233,6 +235,13 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
             {name: values for name, values in sysctls.items() if name in need.sysctls},
         ),
     )
+
+
+def _do(change: Change) -> None:
+    if change.action in ("set", "restore"):
+        backend_host.write_sysctl(*change.detail)
+    else:
+        backend_host.ip(*change.detail)
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:
@@ -268,18 +277,14 @@ def _write(path: str, record: Record) -> None:
     """Replace the record as a whole; none is kept of nothing."""
     try:
         if not record.vips and not record.sysctls:
-            if os.path.exists(path):
-                os.unlink(path)
-            with contextlib.suppress(OSError):
-                os.rmdir(os.path.dirname(path))
+            files.remove(path)
+            files.remove_directory(os.path.dirname(path))
             return
-        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        files.make_directories(os.path.dirname(path))
         content = {
             "vips": sorted(str(vip) for vip in record.vips),
             "sysctls": {name: list(values) for name, values in sorted(record.sysctls.items())},
         }
-        with open(path + ".next", "w", encoding="utf-8") as file:
-            file.write(json.dumps(content, indent=2) + "\n")
-        os.replace(path + ".next", path)
+        files.write_atomic(path, (json.dumps(content, indent=2) + "\n").encode())
     except OSError as error:
         raise from_os_error(error, f"keep the record {path}") from error

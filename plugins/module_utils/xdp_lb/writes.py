@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from ..bpf import journal
 from . import connections, tables
 from .layout import Backend, Settings
 from .members import DISABLED
@@ -107,8 +108,11 @@ def _take(found: Mapping[str, Map], writes: Writes) -> None:
     tables.put_backends(found, {key: each for key, each in backends if _is_last(each)})
     freed = [key for key, each in backends if each is None]
     if freed:
-        flows = {name: found[name].fd for name in connections.TABLES}
-        connections.forget(flows, backends=freed)
+        flows = {name: journal.hold(found[name].fd) for name in connections.TABLES}
+        journal.at_commit(
+            "forget the connections of backends that are gone",
+            lambda: connections.forget(flows, backends=freed),
+        )
     for number, name in writes.names.items():
         if not name:
             tables.put_name(found, number, name)

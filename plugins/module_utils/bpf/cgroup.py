@@ -9,7 +9,7 @@ import errno
 import os
 from collections.abc import Iterator
 
-from . import hooks, links, mounts, names
+from . import hooks, journal, links, mounts, names
 from .syscall import Fd
 
 CGROUP2_MAGIC = 0x63677270  # include/uapi/linux/magic.h
@@ -81,7 +81,8 @@ def accepts(program: Fd, attach_type: str) -> bool:
     Tries it with no cgroup at all: the kernel looks at the program first, then at the cgroup.
     """
     try:
-        hooks.attach(-1, program, attach_type, hooks.F_ALLOW_MULTI)
+        with journal.paused():
+            hooks.attach(-1, program, attach_type, hooks.F_ALLOW_MULTI)
     except OSError as error:
         if error.errno in (errno.EBADF, errno.EINVAL):
             return error.errno == errno.EBADF
@@ -92,7 +93,8 @@ def accepts(program: Fd, attach_type: str) -> bool:
 def accepts_link(program: Fd, attach_type: str) -> bool:
     """The same for a link; False where ``accepts`` is True means Linux before 5.7."""
     try:
-        links.create(program, -1, attach_type).close()
+        with journal.paused():
+            links.create(program, -1, attach_type).close()
     except OSError as error:
         if error.errno in (errno.EBADF, errno.EINVAL):
             return error.errno == errno.EBADF

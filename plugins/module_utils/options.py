@@ -108,6 +108,7 @@ CGROUP_ATTACH: Options = {
     "argument_spec": {
         **COMMON,
         "cgroup": {"type": "str", "required": True},
+        "create_cgroup": {"type": "bool", "default": False},
         "allow_root": {"type": "bool", "default": False},
         "prog": {"type": "str"},
         "attach_type": {"type": "str"},
@@ -127,6 +128,7 @@ SOCKMAP_ATTACH: Options = {
         "prog": {"type": "str"},
         "attach_type": {"type": "str", "default": "sk_msg_verdict"},
         "link": {"type": "str"},
+        "link_fallback": {"type": "bool", "default": False},
         "drain": {"type": "str", "choices": ["wait", "force", "none"], "default": "wait"},
         "drain_timeout": {"type": "int", "default": 60},
     }

@@ -29,6 +29,13 @@ options:
         it (C(/system.slice/nginx.service)).
     type: str
     required: true
+  create_cgroup:
+    description:
+      - Create O(cgroup) when it is missing, with those above it. What joins it later finds the
+        program there. A control group that was created is never removed.
+    type: bool
+    default: false
+    version_added: 0.2.0
   allow_root:
     description:
       - Allow O(cgroup) to be the root of the hierarchy, where the program runs for every process of

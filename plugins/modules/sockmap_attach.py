@@ -39,6 +39,14 @@ options:
       - Without it the program is attached directly. That has no pin, and lasts until it is detached
         or the map is gone.
     type: str
+  link_fallback:
+    description:
+      - Attach directly, as without O(link), on a host whose kernel has no links for socket maps
+        (Linux before 6.10). Otherwise that is an error.
+      - Takes effect with O(prog), also for a removal.
+    type: bool
+    default: false
+    version_added: 0.2.0
   drain:
     description:
       - What O(state=absent) does about sockets that are in the map.

@@ -35,6 +35,21 @@ def locate(declared: str) -> str:
     return below
 
 
+def create(path: str) -> None:
+    """Make the cgroup, with those above it that are missing. Raises OSError."""
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for directory in reversed(missing):
+        _create(directory)
+
+
+def _create(directory: str) -> None:
+    os.mkdir(directory)
+    journal.undo(f"remove {directory}", lambda: os.rmdir(directory))
+
+
 def open_(path: str) -> Fd:
     """Open the cgroup's directory, for hooks and links. Raises OSError."""
     return Fd(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -43,6 +43,7 @@ def desired(params: Mapping[str, Any]) -> Desired:
         mode,
         present,
         bool(params.get("allow_root")),
+        bool(params.get("create_cgroup")),
     )
 
 
@@ -74,8 +75,11 @@ def observe(desired: Desired) -> Observed:
         cgroup.path_of(link.cgroup_id) if link and link.cgroup_id != cgroup_id else "",
         bool(desired.link) and os.path.lexists(pins.staging_path(desired.link)),
     )
-    if not cgroup_id or not attach_type:
+    if not attach_type:
         return seen
+    if not cgroup_id:
+        to_be = desired.present and desired.create_cgroup
+        return dataclasses.replace(seen, blocker=_blocker(seen)) if to_be else seen
     return _read_hook(desired, seen)
 
 
@@ -88,24 +92,43 @@ def _find(desired: Desired) -> tuple[str, int]:
             "systemd.unified_cgroup_hierarchy=1, or mount one (mount -t cgroup2 none DIRECTORY)"
         )
     path = os.path.realpath(cgroup.locate(path))
+    there = path
     if not os.path.isdir(path):
-        if desired.present:
+        if not desired.present:
+            return path, 0
+        if not desired.create_cgroup:
             raise Failure(
                 f"there is no cgroup {path}; start the service or container that has it, or create "
-                f"it (mkdir {path})"
+                f"it (create_cgroup: true, or mkdir {path})"
             )
-        return path, 0
-    if not cgroup.is_cgroup2(path):
+        path = _to_create(desired.cgroup)
+        there = _existing(path)
+    if not cgroup.is_cgroup2(there):
         raise Failure(
             f"{path} is not in a cgroup2 file system, and programs attach to no other; the cgroup2 "
             f"hierarchy is mounted at {mounts.cgroup2() or '(nowhere)'}"
         )
-    if desired.present and not desired.allow_root and next(cgroup.ancestors(path), None) is None:
+    is_root = there == path and next(cgroup.ancestors(path), None) is None
+    if desired.present and not desired.allow_root and is_root:
         raise Failure(
             f"{path} is the root of the hierarchy: a program there runs for every process of the "
             "host; name a child cgroup, or set allow_root: true if that is meant"
         )
-    return path, cgroup.id_of(path)
+    return path, cgroup.id_of(path) if there == path else 0
+
+
+def _to_create(declared: str) -> str:
+    """Where the cgroup is made: below the cgroup2 mount, unless the path leads there by itself."""
+    if declared.startswith("/") and cgroup.is_cgroup2(_existing(declared)):
+        return os.path.realpath(declared)
+    return os.path.join(os.path.realpath(mounts.cgroup2()), declared.lstrip("/"))
+
+
+def _existing(path: str) -> str:
+    """The nearest directory above that is there."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def _pinned_link(desired: Desired, program: Program | None) -> LinkInfo | None:
@@ -170,7 +193,8 @@ def _read_hook(desired: Desired, seen: Observed) -> Observed:
 
 
 def _blocker(seen: Observed) -> str:
-    for above in cgroup.ancestors(seen.path):
+    start = seen.path if seen.cgroup_id else os.path.join(_existing(seen.path), "new")
+    for above in cgroup.ancestors(start):
         with cgroup.open_(above) as fd:
             attached = hooks.query(fd.number, seen.attach_type)
         forbids = cgroup.forbids_below(attached)
@@ -211,6 +235,10 @@ def apply(desired: Desired, changes: Sequence[Change]) -> None:
     seen = observe(desired)
     for change in changes:
         try:
+            if change.detail.do == "create cgroup":
+                cgroup.create(change.target)
+                seen = observe(desired)
+                continue
             _apply(desired, seen, change.detail)
         except OSError as error:
             raise from_os_error(error, str(change), _advice(error)) from error

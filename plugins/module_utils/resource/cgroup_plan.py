@@ -35,6 +35,7 @@ class Desired:
     mode: str
     present: bool
     allow_root: bool
+    create_cgroup: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,11 +98,17 @@ def plan(desired: Desired, observed: Observed) -> Sequence[Change]:
     """What leads to the declared attachment. Raises Failure when something forbids it."""
     if not desired.present:
         return list(_plan_absent(desired, observed))
+    made = [] if observed.cgroup_id else [_create(observed)]
     if observed.program is None:
-        return [_predicted(desired, observed)]
+        return [*made, _predicted(desired, observed)]
     if desired.mode == "link":
-        return list(_plan_link(desired, observed, observed.program))
-    return list(_plan_direct(desired, observed, observed.program))
+        return [*made, *_plan_link(desired, observed, observed.program)]
+    return [*made, *_plan_direct(desired, observed, observed.program)]
+
+
+def _create(seen: Observed) -> Change:
+    after = {"cgroup": seen.path}
+    return Change("create cgroup", seen.path, None, after, detail=Step("create cgroup"))
 
 
 def _shown(program: Program, mode: str, link: str = "") -> Mapping[str, Any]:

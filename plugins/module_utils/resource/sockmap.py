@@ -59,11 +59,20 @@ def desired(params: Mapping[str, Any]) -> Desired:
         paths.pin_path(params["map"]),
         paths.pin_path(prog) if prog else "",
         attach_type,
-        paths.pin_path(link) if link else "",
+        _link(paths.pin_path(link), params, bool(prog)) if link else "",
         present,
         params.get("drain") or "wait",
         60 if timeout is None else timeout,
     )
+
+
+def _link(pin: str, params: Mapping[str, Any], has_prog: bool) -> str:
+    """The pin of the link; none where the kernel has no such links and may do without."""
+    if not params.get("link_fallback") or not has_prog or os.path.lexists(pin):
+        return pin
+    from ..bpf import features  # takes 4 ms to read, and only the first time of a host needs it
+
+    return pin if features.sockmap_link() else ""
 
 
 def observe(desired: Desired) -> Observed:

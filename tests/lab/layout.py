@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -13,8 +14,11 @@ LAB = Path(__file__).resolve().parent
 REPOSITORY = LAB.parents[1]
 FILES = LAB / "files"
 
+# Which lab: "lab", or "rollout", which has other hosts, and can be up at the same time.
+WHICH = os.environ.get("EBPF_FLEET_LAB", "lab")
+
 # Everything the lab has on this machine is below STATE, or in the cgroup of the same name.
-NAME = "ebpf-fleet-lab"
+NAME = f"ebpf-fleet-{WHICH}"
 STATE = Path("/run") / NAME
 SSH_CONFIG = STATE / "ssh_config"
 KNOWN_HOSTS = STATE / "known_hosts"
@@ -68,6 +72,7 @@ class Kind(Enum):
     BALANCER = "the XDP load balancer"
     BACKEND = "a web server behind it"
     CLIENT = "who asks it"
+    LIGHT = "nothing but sshd and a control group"
 
 
 @dataclass(frozen=True)
@@ -88,8 +93,8 @@ class Host:
 
     @property
     def network(self) -> Network | None:
-        """The segment that eth1 is on; a web host has none."""
-        if self.kind is Kind.WEB:
+        """The segment that eth1 is on; hosts that have nothing to do with balancers have none."""
+        if self.kind in (Kind.WEB, Kind.LIGHT):
             return None
         return CLIENT if self.kind is Kind.CLIENT else SERVICE
 
@@ -122,4 +127,7 @@ WEB = tuple(Host(f"web{number}", 10 + number, Kind.WEB) for number in (1, 2, 3))
 BALANCERS = tuple(Host(f"lb{number}", 20 + number, Kind.BALANCER) for number in (1, 2))
 BACKENDS = tuple(Host(f"backend{number}", 30 + number, Kind.BACKEND) for number in (1, 2, 3, 4))
 CLIENTS = (Host("client1", 41, Kind.CLIENT),)
-HOSTS = WEB + BALANCERS + BACKENDS + CLIENTS
+LIGHT = tuple(Host(f"app{number:02d}", 10 + number, Kind.LIGHT) for number in range(1, 13))
+HOSTS = LIGHT if WHICH == "rollout" else WEB + BALANCERS + BACKENDS + CLIENTS
+# Whether the lab has balancers, a router in front of them, and clients behind it.
+BALANCED = any(host.network for host in HOSTS)

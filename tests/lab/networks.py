@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cgroups
 from layout import (
+    BALANCED,
     BALANCERS,
     CLIENT,
     CONTROLLER_NETNS,
@@ -39,28 +40,29 @@ from shell import inside, run, wait_for
 
 def make() -> None:
     """Everything but the hosts."""
-    for name, netns in (
-        ("fabric", FABRIC_NETNS),
-        ("controller", CONTROLLER_NETNS),
-        ("router", ROUTER_NETNS),
-    ):
+    for name, netns in holders().items():
         hold(name, netns)
     inside(FABRIC_NETNS, "ip", "link", "set", "lo", "up")
-    for network in (MANAGEMENT, SERVICE, CLIENT):
+    for network in (MANAGEMENT, SERVICE, CLIENT) if BALANCED else (MANAGEMENT,):
         bridge = ("type", "bridge", "stp_state", "0", "mcast_snooping", "0")
         inside(FABRIC_NETNS, "ip", "link", "add", network.bridge, *bridge)
         inside(FABRIC_NETNS, "ip", "link", "set", network.bridge, "mtu", str(network.mtu), "up")
-    compile_pass()
     plug("controller", "eth0", holder_pid(CONTROLLER_NETNS), MANAGEMENT, CONTROLLER_NUMBER)
-    make_router()
+    if BALANCED:
+        compile_pass()
+        make_router()
+
+
+def holders() -> dict[str, Path]:
+    """The namespaces that no host has, by name, and what leads there."""
+    found = {"fabric": FABRIC_NETNS, "controller": CONTROLLER_NETNS}
+    return {**found, "router": ROUTER_NETNS} if BALANCED else found
 
 
 def is_up() -> bool:
     """Whether the namespaces are still the lab's."""
     alive = set(cgroups.processes(cgroups.lab_cgroup()))
-    return all(
-        holder_pid(netns) in alive for netns in (FABRIC_NETNS, CONTROLLER_NETNS, ROUTER_NETNS)
-    )
+    return all(holder_pid(netns) in alive for netns in holders().values())
 
 
 def connect(host: Host, pid: int) -> None:

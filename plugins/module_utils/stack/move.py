@@ -127,7 +127,7 @@ def run_removal(
         if wipe:
             keep.drop_all(state.stack)
         keep.sweep(state.stack)
-        units.settle(state.stack, "")
+        units.settle(state.stack, "", engine_dir.current())
         engine_dir.leave(wipe and store.stacks() == [])
 
     result = transaction.remove(previous, check, begin, commit, resources, drain, state.stack)
@@ -202,7 +202,7 @@ def _commit(move: Move, token: str, seconds: int) -> None:
         protected = {goal.release, move.record.predecessor, move.back}
         keep.drop(goal.name, keep.surplus(names, move.keep, protected))
     keep.sweep(goal.name)
-    units.settle(goal.name, goal.boot)
+    units.settle(goal.name, goal.boot, move.engine or engine_dir.current())
     engine_dir.switch(move.engine)
 
 
@@ -240,7 +240,11 @@ def _store_actions(move: Move) -> list[str]:
         actions.append(f"leave the release that a boot fell back to, {state.fallback.running}")
     actions += [f"store object {sha[:12]}" for sha in move.files if store.holds(state, goal)]
     actions += [f"remove leftover {path}" for path in state.leftovers]
-    return actions + units.actions(goal.boot) + engine_dir.actions(move.engine)
+    return (
+        actions
+        + units.actions(goal.boot, move.engine or engine_dir.current())
+        + engine_dir.actions(move.engine)
+    )
 
 
 def _removal_actions(state: State, wipe: bool) -> list[str]:

@@ -89,17 +89,22 @@ _TEMPLATES = {"early": (_EARLY, "sysinit.target"), "network": (_NETWORK, "multi-
 NEVER = "never"
 
 
-def actions(boot: str) -> list[str]:
+def actions(boot: str, engine: str) -> list[str]:
     """What ``settle`` would install for a stack whose current release has this ``boot``."""
+    if not engine:
+        return []
     found = [] if _content(COMMAND) == _script() else [f"install {COMMAND}"]
     return found + [f"install {_unit(phase)}" for phase in _phases(boot) if not _is_there(phase)]
 
 
-def settle(stack: str, boot: str) -> None:
+def settle(stack: str, boot: str, engine: str) -> None:
     """Install what the host needs with the stack's current release, remove what it does not.
 
-    ``boot`` is empty when the stack has no current release. Under a journal all is taken back.
+    ``boot`` is empty when the stack has no current release, ``engine`` when none is installed, and
+    there is nothing that a boot could run. Under a journal all is taken back.
     """
+    if not engine:
+        return
     others = _boots_of_others(stack)
     wanted = {phase for each in (boot, *others) for phase in _phases(each)}
     if boot or store.stacks():

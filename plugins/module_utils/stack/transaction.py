@@ -27,6 +27,7 @@ from .plan import Bound, Plan, Resolve, Seen, Step
 
 Moment = Callable[[Plan], None]  # a part of the transaction that is somebody else's
 
+_TOLD = 3  # changes of a step that an error names
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -69,8 +70,8 @@ def converge(
     require_root()
     bounds = plan.bind_all(manifest, resolve)
     doomed = prune.dropped(previous, manifest.resources)
-    seen = plan.unchanged(bounds)
-    if seen is not None:
+    seen = plan.as_found(bounds)
+    if seen is not None and not any(each.changes for each in seen):
         found = _pruned(manifest, seen, doomed, ())
         if not found.steps:
             return Result(False, warnings=found.warnings, resources=_reports(seen))
@@ -142,7 +143,10 @@ def _carry_out(steps: Sequence[Step], at: list[str]) -> None:
 
 
 def _described(step: Step) -> str:
-    return f"{step.label}: {', '.join(str(change) for change in step.changes)}"
+    told = [str(change) for change in step.changes[:_TOLD]]
+    if len(step.changes) > _TOLD:
+        told.append(f"and {len(step.changes) - _TOLD} more")
+    return f"{step.label}: {', '.join(told)}"
 
 
 @contextlib.contextmanager
@@ -201,7 +205,7 @@ def _undone(
     else:
         state = "everything is as it was"
     return Failure(
-        f"{text}\n{state}", **{**details, "step": at[-1], "undone": list(at[1:]), "left": [*left]}
+        f"{text}\n{state}", **{**details, "step": at[-1], "undone": [*at[1:-1]], "left": [*left]}
     )
 
 
@@ -233,8 +237,9 @@ def _diff(changes: Sequence[Change]) -> dict[str, dict[str, Any]]:
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for change in changes:
-        before.setdefault(change.target, change.before)
-        after[change.target] = change.after
+        if change.before is not None or change.after is not None:  # a gate shows nothing
+            before.setdefault(change.target, change.before)
+            after[change.target] = change.after
     return {"before": before, "after": after}
 
 

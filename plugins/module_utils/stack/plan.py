@@ -150,10 +150,11 @@ def look(bound: Bound) -> Seen:
         return Seen(bound, observed, tuple(bound.kind.plan(bound.desired, observed)))
 
 
-def unchanged(bounds: Iterable[Bound]) -> tuple[Seen, ...] | None:
-    """Every resource as it is, when all of them are as declared; None at the first that is not.
+def as_found(bounds: Iterable[Bound]) -> tuple[Seen, ...] | None:
+    """Every resource as it is and what it takes, read from the host alone.
 
-    What cannot even be read may depend on one that is not: the whole plan will say.
+    None when that cannot be told without a view: something is to be mounted or made that others may
+    depend on, or something cannot even be read, perhaps for that reason.
     """
     found = []
     for bound in bounds:
@@ -161,7 +162,7 @@ def unchanged(bounds: Iterable[Bound]) -> tuple[Seen, ...] | None:
             seen = look(bound)
         except Failure:
             return None
-        if seen.changes:
+        if seen.changes and (bound.adapter.staged or bound.resource.kind == "bpffs"):
             return None
         found.append(seen)
     return tuple(found)
@@ -190,34 +191,49 @@ Extra = Callable[[Sequence[Seen], Sequence[Step]], tuple[Sequence[Step], Sequenc
 
 
 @contextlib.contextmanager
-def whole(bounds: Sequence[Bound], extra: Extra) -> Iterator[Whole]:
+def whole(bounds: Sequence[Bound], found: Sequence[Seen] | None, extra: Extra) -> Iterator[Whole]:
     """Plan everything; the objects that were made last as long as the context does.
 
-    ``extra`` plans what comes after the resources, in the view as well. Raises Failure, with
-    nothing changed.
+    ``found`` is what ``as_found`` tells: then no view is needed. ``extra`` plans what comes after
+    the resources. Raises Failure, with nothing changed.
     """
     with contextlib.ExitStack() as held:
-        mounts = [look(bound) for bound in bounds if bound.resource.kind == "bpffs"]
-        for each in mounts:
-            _rehearse(each)
-        found = {id(each.bound): each for each in mounts}
-        points = [each.bound.desired.path for each in mounts if each.changes]
-        seen, steps = [], []
-        with _viewed(points):
-            for bound in bounds:
-                each = found.get(id(bound)) or _look_in_view(bound)
-                seen.append(each)
-                if bound.is_gate:
-                    steps.append(_gate(bound))
-                elif each.changes and bound.adapter.staged:
-                    steps.append(_stage(each, held))
-                    seen[-1] = _settled(each)
-                elif each.changes:
-                    steps.append(direct(each))
+        if found is not None:
+            seen, steps = found, [step for each in found for step in _steps_as_found(each)]
             more, warnings = extra(seen, steps)
+        else:
+            mounts = [look(bound) for bound in bounds if bound.resource.kind == "bpffs"]
+            with _viewed([each.bound.desired.path for each in mounts if each.changes]):
+                seen, steps = _in_view(bounds, mounts, held)
+                more, warnings = extra(seen, steps)
         if not more and all(step.kind == "bpf_test_run" for step in steps):
             steps = []  # gates alone: there is nothing to let through
         yield Whole(tuple(seen), tuple(steps), tuple(more), tuple(warnings))
+
+
+def _steps_as_found(seen: Seen) -> Iterator[Step]:
+    if seen.bound.is_gate:
+        yield _gate(seen.bound)
+    elif seen.changes:
+        _require_needs(seen.bound)
+        _rehearse(seen)
+        yield direct(seen)
+
+
+def _in_view(
+    bounds: Sequence[Bound], mounts: Sequence[Seen], held: contextlib.ExitStack
+) -> tuple[list[Seen], list[Step]]:
+    known = {each.bound.resource.index: each for each in mounts}
+    seen, steps = [], []
+    for bound in bounds:
+        each = known.get(bound.resource.index) or _look_in_view(bound)
+        seen.append(each)
+        if each.changes and bound.adapter.staged:
+            steps.append(_stage(each, held))
+            seen[-1] = _settled(each)
+        else:
+            steps += _steps_as_found(each)
+    return seen, steps
 
 
 @contextlib.contextmanager
@@ -233,6 +249,11 @@ def _viewed(points: Sequence[str]) -> Iterator[None]:
 
 def _look_in_view(bound: Bound) -> Seen:
     """Plan against what the resources before have made; it has to have all that it needs."""
+    _require_needs(bound)
+    return look(bound)
+
+
+def _require_needs(bound: Bound) -> None:
     resource = bound.resource
     for pin in bound.adapter.needs(resource.params):
         if not os.path.lexists(pin):
@@ -243,10 +264,6 @@ def _look_in_view(bound: Bound) -> Seen:
                 "maps or pin_maps; bpf_map_pin)",
                 step=str(resource),
             )
-    seen = look(bound)
-    if not bound.adapter.staged:
-        _rehearse(seen)
-    return seen
 
 
 def _rehearse(seen: Seen) -> None:

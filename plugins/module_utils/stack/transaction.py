@@ -77,7 +77,9 @@ def converge(
             return Result(False, warnings=found.warnings, resources=_reports(seen))
     with (
         journal.paused(),
-        plan.whole(bounds, lambda seen, steps: _extra(manifest, seen, doomed, steps)) as whole,
+        plan.whole(
+            bounds, seen, lambda seen, steps: _extra(manifest, seen, doomed, steps)
+        ) as whole,
     ):
         todo = Plan((*whole.steps, *whole.extra))
         told = result_of(todo.steps, whole.warnings, _reports(whole.seen))

@@ -76,6 +76,11 @@ counted:
   type: dict
   returned: success
   sample: {"admitted": 2, "redirected_bytes": 8388608}
+totals:
+  description: What the data plane's counters say afterwards.
+  type: dict
+  returned: success
+  sample: {"admitted": 1022, "redirected_bytes": 73400320}
 """
 
 import ipaddress
@@ -150,6 +155,7 @@ def main() -> None:
         bytes_transferred=result.bytes_transferred,
         bytes_on_interface=result.bytes_on_interface,
         counted=result.counted,
+        totals=result.totals,
     )
 
 

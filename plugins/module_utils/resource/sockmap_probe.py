@@ -57,6 +57,7 @@ class Result:
     bytes_transferred: int
     bytes_on_interface: int
     counted: dict[str, int]  # how much each of the data plane's counters rose meanwhile
+    totals: dict[str, int]  # what they say afterwards
 
 
 def run(request: Request) -> Result:
@@ -72,6 +73,7 @@ def run(request: Request) -> Result:
         bytes_transferred=seen["transferred"],
         bytes_on_interface=seen["interface"],
         counted={name: after[name] - before.get(name, 0) for name in after},
+        totals=after,
     )
 
 

@@ -179,12 +179,16 @@ class Made:
 
 @dataclass(frozen=True)
 class Whole:
-    """Every resource as it will be found, and the steps that lead from what there is."""
+    """Every resource as it will be found, and the steps that lead from what there is.
+
+    ``unseen`` are the ids of programs that the host does not know yet.
+    """
 
     seen: tuple[Seen, ...]
     steps: tuple[Step, ...]
     extra: tuple[Step, ...]  # what the caller planned in the view, too
     warnings: tuple[str, ...]
+    unseen: frozenset[int]
 
 
 Extra = Callable[[Sequence[Seen], Sequence[Step]], tuple[Sequence[Step], Sequence[str]]]
@@ -208,7 +212,14 @@ def whole(bounds: Sequence[Bound], found: Sequence[Seen] | None, extra: Extra) -
                 more, warnings = extra(seen, steps)
         if not more and all(step.kind == "bpf_test_run" for step in steps):
             steps = []  # gates alone: there is nothing to let through
-        yield Whole(tuple(seen), tuple(steps), tuple(more), tuple(warnings))
+        unseen = frozenset(_loaded(seen)) if found is None else frozenset()
+        yield Whole(tuple(seen), tuple(steps), tuple(more), tuple(warnings), unseen)
+
+
+def _loaded(seen: Iterable[Seen]) -> Iterator[int]:
+    for each in seen:
+        if each.bound.resource.kind == "bpf_prog" and each.changes:
+            yield from (item.program.id for item in each.observed.programs.values())
 
 
 def _steps_as_found(seen: Seen) -> Iterator[Step]:

@@ -11,8 +11,9 @@ handed to whoever keeps the release. Whatever fails on the way takes all of it b
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -82,9 +83,9 @@ def converge(
         ) as whole,
     ):
         todo = Plan((*whole.steps, *whole.extra))
-        told = result_of(todo.steps, whole.warnings, _reports(whole.seen))
         if check or not todo.steps:
-            return told
+            told = result_of(todo.steps, whole.warnings, _reports(whole.seen))
+            return dataclasses.replace(told, diff=_without(told.diff, whole.unseen))
         with _all_or_nothing() as at:
             begin(todo)
             _carry_out(todo.steps, at)
@@ -93,6 +94,15 @@ def converge(
             at.append(_KEEPING)
             commit(todo)
     return result_of(todo.steps, whole.warnings, reports)
+
+
+def _without(diff: Mapping[str, Any], prog_ids: Collection[int]) -> dict[str, Any]:
+    """The diff without the ids of programs that were loaded for the plan alone."""
+    after = {
+        target: {**shown, "prog_id": None} if shown and shown.get("prog_id") in prog_ids else shown
+        for target, shown in diff["after"].items()
+    }
+    return {**diff, "after": after}
 
 
 _STARTING = "before the first step"

@@ -21,6 +21,8 @@ from harness_world import BPFFS, STORE, World
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
 from ansible_collections.ebpf.fleet.plugins.module_utils.stack import main as engine
 
+KINDS = ("install", "upgrade", "prune", "rollback")
+SCENARIOS = tuple(f"{family} {kind}" for family in ("edge", "accelerator") for kind in KINDS)
 REFUSED = 1  # the status of a run that ended with a Failure
 SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
 # The versions that may be at work after a kill, by scenario; 0 is none.
@@ -88,7 +90,7 @@ def asking(request: Document, objects: Objects) -> Program:
 
     def ask() -> int:
         try:
-            result = engine.handle(request, False, str(objects.directory))
+            result = engine.handle({**request, "blobs": str(objects.directory)}, False)
         except Failure as failure:
             print(json.dumps({"failed": str(failure), **failure.details}, default=str))
             return REFUSED
@@ -162,8 +164,7 @@ class Bench:
         start = time.monotonic()
         self.prepare()
         self.is_prepared = False
-        is_sockmap = "redirect" in str(self.scenario.base) + str(self.scenario.request)
-        with self.world.long_connection() if is_sockmap else nullcontext() as connection:
+        with self.world.long_connection() if self.is_accelerator else nullcontext() as connection:
             made = self.ask(self.scenario.request, fault)
             outcome = "killed" if made.status == -9 else f"ended with {made.status}"
             problem = self._traffic() or self._store()
@@ -177,17 +178,34 @@ class Bench:
     def _traffic(self) -> str:
         """What is wrong with the traffic now: packets of the edge, connections of the accelerator."""
         try:
-            self.world.short_connection(0)
-            self.world.short_connection(1)
             self.world.packet()
+            self.world.short_connection(1)
+            problem = self._accelerated() if self.is_accelerator else self._versions()
         except (OSError, AssertionError) as error:
             return f"no traffic: {error!r}"
-        maps = BPFFS / "ebpf_fleet" / self.scenario.stack / "maps"
-        if (maps / "seen").exists():
-            before = worlds.seen(maps / "seen")
-            self.world.packet()
-            working = worlds.versions_at_work(before, worlds.seen(maps / "seen"))
-            return _wrong_versions(working, self.scenario.kind)
+        return problem
+
+    @property
+    def is_accelerator(self) -> bool:
+        return self.scenario.name.startswith("accelerator")
+
+    def _versions(self) -> str:
+        """What is wrong with the versions that count packets at the hooks of the edge."""
+        counters = BPFFS / "ebpf_fleet" / self.scenario.stack / "maps/seen"
+        if not counters.exists():
+            return "" if 0 in ALLOWED[self.scenario.kind] else "the counters are gone"
+        before = worlds.seen(counters)
+        self.world.packet()
+        working = worlds.versions_at_work(before, worlds.seen(counters))
+        return _wrong_versions(working, self.scenario.kind)
+
+    def _accelerated(self) -> str:
+        """What is wrong with a new connection of the first cgroup, which stays declared."""
+        counters = BPFFS / "ebpf_fleet" / self.scenario.stack / "maps/counters"
+        before = worlds.redirected(counters)
+        self.world.short_connection(0)
+        if self.scenario.kind != "install" and worlds.redirected(counters) == before:
+            return "a new connection was not accelerated"
         return ""
 
     def _store(self) -> str:

@@ -7,16 +7,19 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TypeVar
 
 from harness_cases import Bench, Verdict, scenarios
 from harness_run import END, ERRNOS, KILL, Fault
 from harness_stacks import Objects
 from harness_steps import Step
-from harness_world import entered
+from harness_world import World, entered
 
 WORKERS = 2
+Answer = TypeVar("Answer")
 FULL = os.environ.get("STACK_FAULTS", "") == "all"  # make test-full
 
 
@@ -102,39 +105,51 @@ def thinned(faults: list[Fault], most: int) -> list[Fault]:
 
 def tried(scenario: str, kind: str, choose: Chooser, objects: Objects) -> Report:
     """Try the chosen faults of a scenario, on WORKERS hosts of this machine at once."""
-    context = multiprocessing.get_context("fork")
-    workers = []
-    for number in range(WORKERS):
-        ours, theirs = context.Pipe(duplex=False)
-        arguments = (number, scenario, kind, choose, objects, theirs)
-        process = context.Process(target=_work, args=arguments)
-        process.start()
-        theirs.close()
-        workers.append((process, ours))
-    verdicts: list[Verdict] = []
-    counts: list[tuple[int, int]] = []
-    for process, ours in workers:
-        try:
-            count, judged = ours.recv()
-        except EOFError:
-            process.join()
-            raise RuntimeError(f"{scenario}: a worker died; its traceback is above") from None
-        process.join()
-        counts.append(count)
-        verdicts += judged
-    assert len({changes for changes, _reads in counts}) == 1, f"two runs, other steps: {counts}"
-    verdicts.sort(key=lambda verdict: (verdict.fault.address, verdict.fault.what))
-    return Report(scenario, *counts[0], tuple(verdicts))
 
-
-def _work(
-    number: int, name: str, kind: str, choose: Chooser, objects: Objects, told: Connection
-) -> None:
-    """One worker: a host, and every WORKERS-th of the cases."""
-    with entered(f"stack{number}") as world:
-        bench = Bench(world, objects, scenarios(objects, world)[name])
+    def attempts(world: World, number: int) -> tuple[int, int, list[Verdict]]:
+        bench = Bench(world, objects, scenarios(objects, world)[scenario])
         faults = choose(bench.steps)[number::WORKERS]
         attempt = bench.kill if kind == "kill" else bench.fail
         verdicts = [attempt(fault) for fault in faults]
         reads = sum(1 for step in bench.steps if step.read)
-        told.send(((len(bench.steps) - reads, reads), verdicts))
+        return len(bench.steps) - reads, reads, verdicts
+
+    found = on_hosts(attempts)
+    changes = {changes for changes, _reads, _verdicts in found}
+    assert len(changes) == 1, f"{scenario}: two runs of other steps: {changes}"
+    verdicts = [verdict for _changes, _reads, made in found for verdict in made]
+    verdicts.sort(key=lambda verdict: (verdict.fault.address, verdict.fault.what))
+    return Report(scenario, found[0][0], found[0][1], tuple(verdicts))
+
+
+def on_hosts(work: Callable[[World, int], Answer], count: int = WORKERS) -> list[Answer]:
+    """What the function answers on each of so many hosts at once, each a process that ends with it."""
+
+    def enter(number: int) -> Answer:
+        with entered(f"stack{number}") as world:
+            return work(world, number)
+
+    return in_processes(enter, count)
+
+
+def in_processes(work: Callable[[int], Answer], count: int = 1) -> list[Answer]:
+    """What the function answers in each of so many processes at once."""
+    context = multiprocessing.get_context("fork")
+    workers = []
+    for number in range(count):
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(work, number, theirs))
+        process.start()
+        theirs.close()
+        workers.append((process, ours))
+    answers: list[Answer] = []
+    for process, ours in workers:
+        with suppress(EOFError):
+            answers.append(ours.recv())
+        process.join()
+    assert len(answers) == count, "a worker died; its traceback is above"
+    return answers
+
+
+def _work(work: Callable[[int], object], number: int, told: Connection) -> None:
+    told.send(work(number))

@@ -20,6 +20,8 @@ from ansible_collections.ebpf.fleet.plugins.module_utils import options
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 SOCKMAP = ROOT / "roles/sockmap_accelerator/files/sockmap.bpf.o"
+XDP_LB = ROOT / "roles/xdp_lb/files/xdp_lb.bpf.o"
+MAGLEV = ROOT / "roles/xdp_lb/files/maglev.bpf.o"
 CONFIG = "/run/ebpf-fleet-test/edge.conf"
 INTERFACE = "veth"
 
@@ -45,12 +47,13 @@ class Objects:
 
 
 def build(directory: Path) -> Objects:
-    """Compile and copy what the stacks consist of: `edge`, and the accelerator in two builds."""
+    """Compile and copy what the stacks consist of: `edge`, and two builds of each data plane."""
     made = directory / "made"
     made.mkdir()
     _compile(HERE / "edge.bpf.c", made / "edge")
-    shutil.copy(SOCKMAP, made / "sockmap1")
-    _mark(made / "sockmap1", made / "sockmap2")
+    for name, built in (("sockmap", SOCKMAP), ("xdp_lb", XDP_LB), ("maglev", MAGLEV)):
+        shutil.copy(built, made / f"{name}1")
+        _mark(made / f"{name}1", made / f"{name}2")
     blobs = directory / "blobs"
     blobs.mkdir()
     digests = {}
@@ -204,3 +207,39 @@ def accelerator(
 def _settings(maps: str, draining: int) -> Resource:
     value = {"draining": draining, "events": 0}
     return resource("bpf_map_entries", map=f"{maps}/settings", entries=[{"key": 0, "value": value}])
+
+
+def balancer(
+    objects: Objects,
+    name: str,
+    netns: str,
+    services: Sequence[Mapping[str, Any]],
+    sources: Mapping[str, str],
+    version: int,
+) -> Document:
+    """The load balancer on eth0 of a network namespace, as its role declares it."""
+    made = [
+        resource("bpf_prog", object=program, pin_dir=name, pin_maps=f"{name}/maps")
+        for program in ("xdp_lb", "maglev")
+    ]
+    for program, each in zip(("xdp_lb", "maglev"), made):
+        each["bpf_prog"]["object"] = objects.reference(f"{program}{version}")
+    made[1]["bpf_prog"]["pin_maps"] = None
+    made += [
+        resource(
+            "xdp_lb_services",
+            pin_dir=name,
+            netns=netns,
+            services=list(services),
+            sources=dict(sources),
+        ),
+        resource(
+            "xdp_attach",
+            interface="eth0",
+            netns=netns,
+            prog=f"{name}/xdp_lb",
+            link=f"{name}/link",
+            mode="native",
+        ),
+    ]
+    return deploy(name, f"v{version}", made)

@@ -25,6 +25,7 @@ from traffic import Connection, connection, send_and_compare
 
 __all__ = ["OBJ_GET", "bpf", "bpftool"]  # the witness, for those who come here for a host
 
+HERE_TRAFFIC = Path(lab.__file__).resolve().parent
 BPFFS = Path("/sys/fs/bpf")
 STORE = Path("/var/lib/ebpf-fleet")
 RUN = Path("/run/ebpf-fleet-test")
@@ -83,15 +84,20 @@ def exchange(made: Connection, length: int = 20_000) -> None:
         send_and_compare(sender, receiver, os.urandom(length))
 
 
-@contextmanager
-def entered(label: str) -> Iterator[World]:
-    """Make a host and be on it, with this whole process."""
+def own_files() -> None:
+    """Give this process a bpffs and the directories that the engine writes to, all empty."""
     lab.private_mounts()
     for directory in OWN_DIRECTORIES:
         if Path(directory).is_dir():
             _run("mount", "-t", "tmpfs", "-o", "mode=755", "own", directory)
     _run("mount", "-t", "bpf", "bpf", str(BPFFS))
     Path("/run/netns").mkdir()
+
+
+@contextmanager
+def entered(label: str) -> Iterator[World]:
+    """Make a host and be on it, with this whole process."""
+    own_files()
     with ExitStack() as stack:
         enter = stack.enter_context
         groups = tuple(enter(lab.cgroup(f"{label}-{number}")) for number in range(2))
@@ -161,3 +167,11 @@ def versions_at_work(
         }
         for hook in before
     }
+
+
+def redirected(counters: Path) -> int:
+    """Bytes that the accelerator has redirected, summed over the CPUs; 0 while it has no counters."""
+    if not counters.exists():
+        return 0
+    values = bpftool("map", "dump", "pinned", counters)[0]["formatted"]["values"]
+    return sum(int(cpu["value"]["redirected_bytes"]) for cpu in values)

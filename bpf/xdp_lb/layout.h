@@ -136,6 +136,7 @@ enum flow_state {
 	FLOW_CLIENT_FIN = 2, /* bits from here on */
 	FLOW_BACKEND_FIN = 4, /* nat only: nothing else shows us replies */
 	FLOW_RESET = 8,
+	FLOW_CLAIMED = 16, /* nat only: begun without its SYN, see nat_flow.h */
 };
 
 /* Where a flow in a moved slot goes. */
@@ -162,7 +163,8 @@ struct nat_entry {
 	__u32 backend; /* id */
 	__u32 seen; /* as in flow_entry */
 	__u32 server_sequence; /* host byte order: what the client's first ACK
-				  must acknowledge; 0: no SYN-ACK yet */
+				  must acknowledge; 0: no SYN-ACK yet. If
+				  claimed, what it has acknowledged */
 	__be16 nat_port;
 	__u8 state; /* enum flow_state */
 	__u8 protocol;

@@ -83,18 +83,35 @@ static __always_inline __u32 ring_choice(const struct work *work)
 	return slot ? slot->backend : 0;
 }
 
-/* A new flow, by the ring: 0, or the reason to drop its packet. */
-static __always_inline int begin(struct work *work)
+/*
+ * A new flow, by the ring: 0, or the reason to drop its packet.
+ *
+ * Or an old one. A flood of SYNs evicts half-open flows, and a client whose
+ * handshake is over on its side never sends another SYN: its connection would
+ * hang. But ring and hash name the same backend and port again, and the backend
+ * knows what came of the SYN: it answers the packet, or resets the connection.
+ * The flow stays among the unconfirmed until the backend says what the client
+ * acknowledges, which nobody could who has not heard from it.
+ */
+static __always_inline int begin(struct xdp_md *ctx, struct work *work)
 {
 	const struct packet *packet = &work->packet;
+	int claims = !is_opener(packet);
 	struct nat_entry entry = {};
+	const struct tcphdr *tcp;
 
 	if (!set_backend(&work->way, ring_choice(work), packet))
 		return DROP_NO_BACKEND;
 	entry.seen = seconds_now();
 	set_origin(&work->origin, &work->way, packet, entry.seen);
-	if (!find_port(work))
-		return DROP_NO_PORT;
+	if (!find_port(work, claims))
+		return claims ? DROP_NO_CONNECTION : DROP_NO_PORT;
+	if (claims) {
+		tcp = transport(ctx, packet, sizeof(*tcp));
+		if (tcp)
+			entry.server_sequence = bpf_ntohl(tcp->ack_seq);
+		entry.state = FLOW_CLAIMED;
+	}
 	entry.backend = work->way.backend;
 	entry.nat_port = work->way.reply.nat_port;
 	entry.protocol = packet->protocol;
@@ -137,6 +154,8 @@ static __always_inline int begins_again(const struct work *work,
 		return !is_udp || backend_silence(way, now) >= LINGER_HURRIED;
 	if (is_udp)
 		return 0;
+	if (entry->state & FLOW_CLAIMED)
+		return 1;
 	/* Reset by its client, or so it seems: the backend will know. */
 	return is_finished(entry) ||
 	       (entry->state & FLOW_RESET && backend->state != BACKEND_ACTIVE);
@@ -161,6 +180,13 @@ static __always_inline void note_client(struct nat_entry *entry,
 		entry->seen = now;
 }
 
+/* Neither the first packet of a connection nor one of its last? */
+static __always_inline int is_under_way(const struct packet *packet)
+{
+	return packet->protocol == IPPROTO_TCP &&
+	       (packet->tcp_flags & (TCP_CHANGES | TCP_ACK)) == TCP_ACK;
+}
+
 /* Does the client acknowledge the backend's SYN? Only who got it can. */
 static __always_inline int acknowledges(struct xdp_md *ctx,
 					const struct packet *packet,
@@ -169,6 +195,7 @@ static __always_inline int acknowledges(struct xdp_md *ctx,
 	const struct tcphdr *tcp;
 
 	if (packet->protocol != IPPROTO_TCP || !entry->server_sequence ||
+	    entry->state & FLOW_CLAIMED ||
 	    (packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) != TCP_ACK)
 		return 0;
 	tcp = transport(ctx, packet, sizeof(*tcp));
@@ -251,7 +278,12 @@ __noinline int nat_find_way(struct xdp_md *ctx)
 	if (!work)
 		return DROP_NO_ROOM;
 	reason = go_on(ctx, work);
-	return reason && is_opener(&work->packet) ? begin(work) : reason;
+	if (!reason)
+		return 0;
+	if (!is_opener(&work->packet) &&
+	    (reason != DROP_NO_CONNECTION || !is_under_way(&work->packet)))
+		return reason;
+	return begin(ctx, work);
 }
 
 /* Note what the backend did. */
@@ -264,19 +296,29 @@ static __always_inline void note_backend(struct nat_entry *entry,
 		entry->state |= FLOW_BACKEND_FIN | FLOW_RESET;
 }
 
-/* The backend's first packets: a datagram confirms, a SYN-ACK has to be. */
-static __always_inline void note_answer(struct xdp_md *ctx,
-					const struct packet *packet,
-					struct nat_entry *entry)
+/*
+ * The backend's first packets: 1 if they confirm the flow, as a datagram does,
+ * and what a client has claimed. A SYN-ACK has to be confirmed.
+ */
+static __always_inline int note_answer(struct xdp_md *ctx,
+				       const struct packet *packet,
+				       struct nat_entry *entry)
 {
 	const struct tcphdr *tcp;
 
 	note_backend(entry, packet);
-	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) != (TCP_SYN | TCP_ACK))
-		return;
+	if (packet->protocol == IPPROTO_UDP)
+		return 1;
 	tcp = transport(ctx, packet, sizeof(*tcp));
-	if (tcp)
+	if (!tcp)
+		return 0;
+	if (entry->state & FLOW_CLAIMED)
+		return (packet->tcp_flags & (TCP_SYN | TCP_RST | TCP_ACK)) ==
+			       TCP_ACK &&
+		       bpf_ntohl(tcp->seq) == entry->server_sequence;
+	if ((packet->tcp_flags & (TCP_SYN | TCP_ACK)) == (TCP_SYN | TCP_ACK))
 		entry->server_sequence = bpf_ntohl(tcp->seq) + 1;
+	return 0;
 }
 
 /* Of an unconfirmed flow; it may become a confirmed one. */
@@ -286,10 +328,7 @@ answered(struct xdp_md *ctx, const struct packet *packet, const struct way *way)
 	struct nat_entry *entry;
 
 	entry = bpf_map_lookup_elem(&nat_opening, &way->flow);
-	if (!entry)
-		return;
-	note_answer(ctx, packet, entry);
-	if (packet->protocol == IPPROTO_UDP)
+	if (entry && note_answer(ctx, packet, entry))
 		confirm(way);
 }
 

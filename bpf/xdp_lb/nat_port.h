@@ -61,12 +61,13 @@ static __always_inline void note_probe(struct next_hop *hop, __u32 tick,
 /*
  * A port for the flow at work, 1 if there is one. The client's address and port
  * name the first to look at, so that a repeated SYN finds its own, and how far
- * to jump from there.
+ * to jump from there. claims: it had one of the first that are not in use, or
+ * has none.
  */
-static __always_inline int find_port(const struct work *work)
+static __always_inline int find_port(const struct work *work, int claims)
 {
 	const struct settings *settings = settings_now();
-	__u32 ports, hash, stride, id = work->way.backend;
+	__u32 ports, hash, stride, probe, last, id = work->way.backend;
 	__u32 tick = bpf_jiffies64();
 	struct next_hop *hop;
 
@@ -78,11 +79,13 @@ static __always_inline int find_port(const struct work *work)
 	hash = hash_address(&work->way.flow.client, work->way.flow.client_port,
 			    work->way.reply.family == AF_INET6);
 	stride = ports > PORT_PROBES ? hash >> 16 | 1 : 1;
-	for (__u32 probe = first_probe(hop, tick); probe < PORT_PROBES;
-	     probe++) {
-		note_probe(hop, tick, probe);
+	probe = claims ? 0 : first_probe(hop, tick);
+	last = claims ? HURRIED_FROM : PORT_PROBES;
+	for (; probe < last; probe++) {
+		if (!claims)
+			note_probe(hop, tick, probe);
 		if (nat_take_port(settings->nat_port_first + hash % ports,
-				  patience_at(probe)))
+				  claims ? CLAIMING : patience_at(probe)))
 			return 1;
 		hash += stride;
 	}

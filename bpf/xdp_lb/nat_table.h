@@ -66,6 +66,7 @@ enum patience {
 	PATIENT,
 	HURRIED, /* what has ended may not have ended at the backend */
 	PRESSED, /* half-open connections may have to begin again */
+	CLAIMING, /* only they: the flow was one of them before */
 };
 
 /*
@@ -80,10 +81,12 @@ static __always_inline __u32 lapse(const struct nat_entry *entry,
 {
 	int is_opening = !(entry->state & FLOW_OPEN);
 
-	if (is_opening && entry->protocol == IPPROTO_TCP && patience == PRESSED)
+	if (is_opening && entry->protocol == IPPROTO_TCP && patience >= PRESSED)
 		return 0;
 	if (is_opening || is_finished(entry) || entry->state & FLOW_RESET)
-		return patience == PATIENT ? LINGER : LINGER_HURRIED;
+		return patience == HURRIED || patience == PRESSED
+			       ? LINGER_HURRIED
+			       : LINGER;
 	return idle_limit(settings, entry->protocol);
 }
 
@@ -119,8 +122,13 @@ static __always_inline int is_opening_over(const struct nat_origin *holder,
 					   const struct nat_reply *reply,
 					   enum patience patience)
 {
-	return is_over(bpf_map_lookup_elem(&nat_opening, &holder->flow), holder,
-		       reply, patience);
+	const struct nat_entry *entry;
+
+	entry = bpf_map_lookup_elem(&nat_opening, &holder->flow);
+	/* Its other half was evicted. */
+	if (!entry && reply->protocol == IPPROTO_TCP && patience >= PRESSED)
+		return 1;
+	return is_over(entry, holder, reply, patience);
 }
 
 /* Make room at a port whose flow is over. The flow's own entry goes first. */
@@ -241,7 +249,7 @@ static __always_inline int confirm_locked(const struct way *way)
 	if (!entry || !origin || !same_flow(&origin->flow, &way->flow))
 		return -1;
 	open = *entry;
-	open.state |= FLOW_OPEN;
+	open.state = (open.state | FLOW_OPEN) & ~FLOW_CLAIMED;
 	if (bpf_map_update_elem(&nat_replies, &way->reply, origin, BPF_ANY))
 		return -1;
 	if (bpf_map_update_elem(&nat_flows, &way->flow, &open, BPF_ANY)) {

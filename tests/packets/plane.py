@@ -190,6 +190,10 @@ class Balancer:
         assert (len(key), len(value)) == (shape.key_size, shape.value_size), f"layout of {name}"
         maps.update(self.maps[name], key, value)
 
+    def drop(self, name: str, key: bytes) -> None:
+        """Remove an entry, as eviction does."""
+        maps.delete(self.maps[name], key)
+
     # what the data plane writes
 
     def get(self, name: str, key: bytes) -> bytes | None:

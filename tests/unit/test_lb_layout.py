@@ -220,6 +220,7 @@ def test_names_of_the_numbers() -> None:
         "FLOW_CLIENT_FIN",
         "FLOW_BACKEND_FIN",
         "FLOW_RESET",
+        "FLOW_CLAIMED",
         "SETTINGS_ANY_PORT",
         "SETTINGS_NAT4",
         "SETTINGS_NAT6",

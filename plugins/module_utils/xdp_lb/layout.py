@@ -34,6 +34,7 @@ STATES = ("active", "draining", "disabled")
 HEALTH = ("unknown", "up", "down")
 # enum flow_state
 FLOW_OPENING, FLOW_OPEN, FLOW_CLIENT_FIN, FLOW_BACKEND_FIN, FLOW_RESET = 0, 1, 2, 4, 8
+FLOW_CLAIMED = 16
 # enum settings_flag
 SETTINGS_ANY_PORT, SETTINGS_NAT4, SETTINGS_NAT6, SETTINGS_FILTER = 1, 2, 4, 8
 # enum reason

@@ -207,6 +207,8 @@ def whole(bounds: Sequence[Bound], found: Sequence[Seen] | None, extra: Extra) -
             more, warnings = extra(seen, steps)
         else:
             mounts = [look(bound) for bound in bounds if bound.resource.kind == "bpffs"]
+            for each in mounts:
+                _rehearse(each)
             with _viewed([each.bound.desired.path for each in mounts if each.changes]):
                 seen, steps = _in_view(bounds, mounts, held)
                 more, warnings = extra(seen, steps)
@@ -237,7 +239,12 @@ def _in_view(
     known = {each.bound.resource.index: each for each in mounts}
     seen, steps = [], []
     for bound in bounds:
-        each = known.get(bound.resource.index) or _look_in_view(bound)
+        if bound.resource.index in known:
+            seen.append(known[bound.resource.index])
+            steps += [direct(seen[-1])] if seen[-1].changes else []
+            continue
+        _require_needs(bound)
+        each = look(bound)
         seen.append(each)
         if each.changes and bound.adapter.staged:
             steps.append(_stage(each, held))
@@ -258,13 +265,8 @@ def _viewed(points: Sequence[str]) -> Iterator[None]:
         yield
 
 
-def _look_in_view(bound: Bound) -> Seen:
-    """Plan against what the resources before have made; it has to have all that it needs."""
-    _require_needs(bound)
-    return look(bound)
-
-
 def _require_needs(bound: Bound) -> None:
+    """What is planned against what the resources before have made has to have all it needs."""
     resource = bound.resource
     for pin in bound.adapter.needs(resource.params):
         if not os.path.lexists(pin):

@@ -16,7 +16,9 @@ Snapshot = dict[str, Any]
 
 BPFFS = Path("/sys/fs/bpf")
 SETTLING = 2.0  # seconds: the kernel frees what lost its last reference a little later
-_PASSING = ("run_time_ns", "run_cnt", "bytes_memlock", "pids", "recursion_misses")
+_KERNELS_OWN = ("maps.debug", "progs.debug")  # in every bpffs
+# What changes by itself; and a map's btf_id, which bpftool 7.1 takes over from the map before.
+_PASSING = ("btf_id", "run_time_ns", "run_cnt", "bytes_memlock", "pids", "recursion_misses")
 
 
 def take(
@@ -24,18 +26,35 @@ def take(
     netns: str = "",
     files: Iterable[Path] = (),
     maps: Iterable[str] = (),
+    stack: str = "",
 ) -> Snapshot:
-    """Programs, maps and links of the whole host by id; entries of the maps below BPFFS; what is at the hooks
-    of a cgroup and a network namespace; pins, directories and files, with modes and contents.
+    """Our programs, maps and links by id; entries of the maps below BPFFS; what is at the hooks of a cgroup and a
+    network namespace; pins, directories and files, with modes and contents.
 
-    `maps` are the names of those whose entries change by themselves.
+    Ours are those that have a name below BPFFS or the mark of `stack`, and what belongs to them: other tests may run on
+    the host meanwhile. `maps` are the names of those whose entries change by themselves.
     """
-    ours = _pinned_maps()
+    programs = {
+        number: each
+        for number, each in _by_id("prog").items()
+        if _is_pinned(each) or each.get("metadata", {}).get("stack", "") == (stack or None)
+    }
+    used = {number for each in programs.values() for number in each.get("map_ids", ())}
     return {
-        "programs": _by_id("prog"),
-        "maps": _by_id("map"),
-        "links": _by_id("link"),
-        "entries": {name: _dump(name) for name in ours if os.path.basename(name) not in maps},
+        "programs": programs,
+        "maps": {
+            number: each
+            for number, each in _by_id("map").items()
+            if _is_pinned(each) or number in used
+        },
+        "links": {
+            number: each
+            for number, each in _by_id("link").items()
+            if _is_pinned(each) or each.get("prog_id") in programs
+        },
+        "entries": {
+            path: _dump(path) for path in _pinned_maps() if os.path.basename(path) not in maps
+        },
         "pins": _listing(BPFFS, with_content=False),
         "files": {str(path): _listing(path, with_content=True) for path in files},
         "cgroup": _cgroup(group) if group else None,
@@ -73,14 +92,25 @@ def settled(before: Snapshot, again: Callable[[], Snapshot]) -> list[str]:
 
 
 def bpftool(*words: str) -> Any:
-    done = subprocess.run(["bpftool", "-j", *words], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout or "null")
+    """It fails when what it lists goes away meanwhile, which other tests make it do: ask again."""
+    for _try in range(10):
+        done = subprocess.run(
+            ["bpftool", "-j", *words], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            return json.loads(done.stdout or "null")
+        time.sleep(0.05)
+    raise AssertionError(f"bpftool {words}: {done.stdout} {done.stderr}")
+
+
+def _is_pinned(item: dict[str, Any]) -> bool:
+    return any(path.startswith(f"{BPFFS}/") for path in item.get("pinned", ()))
 
 
 def _by_id(kind: str) -> dict[int, Any]:
     return {
         item["id"]: {key: value for key, value in item.items() if key not in _PASSING}
-        for item in bpftool(kind, "show") or ()
+        for item in bpftool("-f", kind, "show") or ()
     }
 
 
@@ -90,7 +120,7 @@ def _pinned_maps() -> list[str]:
 
 
 def _dump(path: str) -> list[str]:
-    dumped = bpftool("map", "dump", "pinned", path) or ()
+    dumped = bpftool("map", "dump", "pinned", path) or []
     entries = dumped if isinstance(dumped, list) else [dumped]
     return sorted(json.dumps(entry.get("formatted", entry), sort_keys=True) for entry in entries)
 
@@ -98,6 +128,8 @@ def _dump(path: str) -> list[str]:
 def _listing(base: Path, with_content: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in [base, *sorted(base.rglob("*"))] if base.exists() else []:
+        if path.name in _KERNELS_OWN:
+            continue
         status = path.lstat()
         shown: list[Any] = [oct(status.st_mode), status.st_uid, status.st_gid]
         if stat.S_ISLNK(status.st_mode):

@@ -14,18 +14,18 @@ struct {
 	__uint(max_entries, 64);
 	__type(key, __u32);
 	__type(value, __u32);
-} numbers SEC(".maps");
+} thing_numbers SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SOCKHASH);
 	__uint(max_entries, 16);
 	__type(key, __u32);
 	__type(value, __u64);
-} sockets SEC(".maps");
+} thing_sockets SEC(".maps");
 
 static __always_inline int look_up(__u32 key)
 {
-	__u32 *found = bpf_map_lookup_elem(&numbers, &key);
+	__u32 *found = bpf_map_lookup_elem(&thing_numbers, &key);
 
 	return found ? *found : 0;
 }
@@ -63,7 +63,7 @@ int thing_msg(struct sk_msg_md *msg)
 {
 	__u32 key = VERSION;
 
-	bpf_msg_redirect_hash(msg, &sockets, &key, BPF_F_INGRESS);
+	bpf_msg_redirect_hash(msg, &thing_sockets, &key, BPF_F_INGRESS);
 	return SK_PASS;
 }
 

@@ -10,6 +10,7 @@ atomically, which is how a new object takes an old one's place (fs: kernel/bpf/i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -19,6 +20,9 @@ from .mounts import magic_of
 from .syscall import Buffer, Cmd, Fd, bpf
 
 BPF_FS_MAGIC = 0xCAFE4A11  # include/uapi/linux/magic.h
+
+# What ``get`` says of what is there and no pin: a file elsewhere, or the kernel's own (maps.debug).
+NO_PIN = (errno.EACCES, errno.ENOENT)
 
 _KINDS = {"bpf-prog": "program", "bpf-map": "map", "bpf_link": "link", "bpf-link": "link"}
 

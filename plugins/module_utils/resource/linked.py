@@ -68,8 +68,8 @@ def open_pin(path: str, kind: str) -> Fd | None:
     except NotADirectoryError as error:
         raise from_os_error(error, f"open the pinned {kind} {path}", "correct the path") from error
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EISDIR, errno.EINVAL):
-            raise
+        if error.errno not in (*pins.NO_PIN, errno.EISDIR, errno.EINVAL):
+            raise from_os_error(error, f"open the pinned {kind} {path}") from error
         what = "a directory" if os.path.isdir(path) else "no pin of a BPF file system"
         raise Failure(f"{path} is {what}, not a pinned {kind}; declare another path") from error
     found = pins.kind(fd)
@@ -112,8 +112,9 @@ def _pinned_program_id(path: str) -> Iterator[int]:
         with pins.get(path) as fd:
             if pins.kind(fd) == "program":
                 yield info.program(fd).id
-    except OSError:  # gone meanwhile, or a file of the kernel's own such as progs.debug
-        return
+    except OSError as error:
+        if error.errno not in pins.NO_PIN:
+            raise from_os_error(error, f"look at what is pinned at {path}") from error
 
 
 def require_program(path: str) -> Fd:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 from ..bpf import info, pins, provenance
 from ..bpf.info import MapInfo, ProgramInfo
+from ..bpf.syscall import Fd
+from .errors import from_os_error
 from .paths import is_home
 
 _KINDS = ("program", "map")
@@ -48,13 +50,19 @@ def look(pin: str) -> Pinned:
         return Pinned(pin, "directory" if os.path.isdir(pin) else "dangling symbolic link")
     try:
         with pins.get(pin) as fd:
-            kind = pins.kind(fd)
-            if kind == "program":
-                program = info.program(fd)
-                return Pinned(pin, kind, program, marks=provenance.read(program))
-            return Pinned(pin, kind, map=info.map_(fd) if kind == "map" else None)
-    except (PermissionError, FileNotFoundError):  # ENOENT for maps.debug and the like
+            return _describe(pin, fd)
+    except OSError as error:
+        if error.errno not in pins.NO_PIN:
+            raise from_os_error(error, f"look at what is pinned at {pin}") from error
         return Pinned(pin, "file" if os.path.lexists(pin) else "")
+
+
+def _describe(pin: str, fd: Fd) -> Pinned:
+    kind = pins.kind(fd)
+    if kind == "program":
+        program = info.program(fd)
+        return Pinned(pin, kind, program, marks=provenance.read(program))
+    return Pinned(pin, kind, map=info.map_(fd) if kind == "map" else None)
 
 
 def look_all(declared: Mapping[str, str]) -> dict[str, Pinned]:

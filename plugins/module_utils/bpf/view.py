@@ -124,8 +124,9 @@ def _copy_pin(source: str, target: str) -> None:
         with pins.get(source) as fd:
             pins.pin(fd, target)
         _like(source, target)
-    except FileNotFoundError:
-        return  # gone meanwhile
+    except OSError as error:
+        if error.errno not in pins.NO_PIN:
+            raise
 
 
 def _like(source: str, target: str) -> None:

@@ -30,6 +30,7 @@ from . import store
 
 _CURRENT = "current"
 _LOCK_SECONDS = 60
+_THIS = os.path.realpath(__file__)  # found now: `current`, by which it may run, can go or change
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -146,8 +147,8 @@ def in_use() -> Iterator[None]:
 
 def _home() -> str:
     """The directory of the engine that this process runs, "" when it runs from elsewhere."""
-    above = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    return above if os.path.realpath(os.path.dirname(above)) == os.path.realpath(base()) else ""
+    above = os.path.dirname(os.path.dirname(os.path.dirname(_THIS)))
+    return above if os.path.dirname(above) == os.path.realpath(base()) else ""
 
 
 def _remove_others(sha: str) -> None:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import time
+
 from ..resource.errors import Failure, from_os_error
 from ..resource.lock import host_lock
 from . import boot, confirm, store
@@ -12,27 +14,25 @@ from .say import ERROR, WARNING, say
 from .store import State
 
 _LOCK_SECONDS = 600
-_ATTEMPTS = 3
+_ATTEMPTS, _PAUSE_SECONDS = 5, 2
 
 
 def run(stack: str, token: str) -> int:
     """Wait for the end of the change ``token``, by itself or by the clock. The exit status."""
-    attempts = _ATTEMPTS
-    while attempts:
+    for attempt in range(_ATTEMPTS):
+        time.sleep(attempt * _PAUSE_SECONDS)
         try:
-            if not confirm.wait(stack, token):
-                return 0
-            with host_lock(_LOCK_SECONDS):
-                state = store.load(stack)
-                if _is_due(state, token):
-                    return _take_back(state)
+            while confirm.wait(stack, token):
+                with host_lock(_LOCK_SECONDS):
+                    state = store.load(stack)
+                    if _is_due(state, token):
+                        return _take_back(state)
+            return 0
         except Failure as failure:
             say(ERROR, f"stack {stack}: cannot take the unconfirmed change back: {failure}")
-            attempts -= 1
         except OSError as error:
             unforeseen = from_os_error(error, str(error.filename or "the guard"))
             say(ERROR, f"stack {stack}: cannot take the unconfirmed change back: {unforeseen}")
-            attempts -= 1
     return 1
 
 

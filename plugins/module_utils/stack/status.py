@@ -84,6 +84,9 @@ def _condition(state: State) -> tuple[str, str, list[str], str | None]:
     if actions:
         steps = "1 step differs" if len(actions) == 1 else f"{len(actions)} steps differ"
         return DRIFTED, f"{steps} from release {state.running}", actions, boot
+    if state.leftovers:
+        left = f"a killed run left {state.leftovers[0]}; deploy again, which removes it"
+        return UNFINISHED, left, actions, boot
     if state.current is None:
         return REMOVED, "", actions, boot
     return IN_SYNC, "", actions, boot
@@ -103,8 +106,6 @@ def _unfinished(state: State) -> str:
     """Why the stack is neither here nor there, empty when it is somewhere."""
     pending = state.pending
     if pending is None:
-        if state.leftovers:
-            return f"a killed run left {state.leftovers[0]}; deploy again, which removes it"
         return ""
     goal = pending.release or "nothing"
     if pending.phase == APPLYING:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stacks
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import mounts
+from ansible_collections.ebpf.fleet.plugins.module_utils.stack import transaction
 
 HERE = Path(__file__).resolve().parent
 CLONE_NEWNS = 0x00020000  # linux/sched.h
@@ -100,3 +102,17 @@ def netns(privacy: None) -> Iterator[str]:
         subprocess.run(["ip", "-n", name, *words], check=True)
     yield name
     subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+@pytest.fixture
+def host(
+    objects: dict[int, Path], bpffs: Path, group: Path, netns: str, tmp_path: Path
+) -> Iterator[stacks.Host]:
+    """A host for whole stacks; what is ours in this process goes with the test."""
+    # Addresses that are tentative for a while would look like a change.
+    quiet = ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]
+    subprocess.run(["ip", "netns", "exec", netns, *quiet], check=True)
+    made = stacks.Host(objects, group, netns, tmp_path)
+    yield made
+    if os.path.ismount("/sys/fs/bpf"):
+        transaction.remove(made.kept, name=stacks.NAME)

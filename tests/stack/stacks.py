@@ -110,8 +110,8 @@ class Host:
                 "layout": 1,
                 "name": NAME,
                 "release": release,
-                "resources": [_complete(each) for each in declared],
-                "drain": [_complete(each) for each in drain],
+                "resources": [resource_of(each) for each in declared],
+                "drain": [resource_of(each) for each in drain],
                 "prune": prune,
             }
         )
@@ -191,7 +191,8 @@ def _patiently(host: Host) -> Snapshot:
     raise AssertionError("bpftool cannot list what there is")
 
 
-def _complete(each: Resource) -> dict[str, Any]:
+def resource_of(each: Resource) -> dict[str, Any]:
+    """The resource with all its options, as a manifest holds it."""
     name, given = each
     return resource(name, **given)
 

@@ -6,10 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import threading
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 import stacks
@@ -31,19 +29,6 @@ WRITES = {
     Cmd.LINK_UPDATE,
     Cmd.LINK_DETACH,
 }
-
-
-@pytest.fixture
-def host(
-    objects: dict[int, Path], bpffs: Path, group: Path, netns: str, tmp_path: Path
-) -> Iterator[Host]:
-    # Addresses that are tentative for a while would look like a change.
-    quiet = ["sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1"]
-    subprocess.run(["ip", "netns", "exec", netns, *quiet], check=True)
-    made = Host(objects, group, netns, tmp_path)
-    yield made
-    if os.path.ismount("/sys/fs/bpf"):
-        transaction.remove(made.kept, name=NAME)
 
 
 def test_first_time(host: Host) -> None:

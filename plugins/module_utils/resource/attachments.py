@@ -21,6 +21,8 @@ from ..bpf import maps as map_ops
 from ..bpf.info import LinkInfo, MapInfo
 from ..bpf.syscall import Cmd, Fd, call
 
+_GONE = (errno.ENOENT, errno.ENODEV)  # a hook that is removed while it is read
+
 
 @dataclass(frozen=True)
 class Attachment:
@@ -99,20 +101,26 @@ def of_cgroups(cgroups: Mapping[int, str], held: Iterable[Attachment]) -> Iterat
     attach_types = list(cgroup.ATTACH_TYPES)
     for path in cgroups.values():
         try:
-            fd = cgroup.open_(path)
-        except FileNotFoundError:
+            with cgroup.open_(path) as fd:
+                yield from _of_cgroup(fd, path, attach_types, counted)
+        except OSError as error:
+            if error.errno not in _GONE:
+                raise
+
+
+def _of_cgroup(
+    fd: Fd, path: str, attach_types: list[str], held: Counter[tuple[str, str, int]]
+) -> Iterator[Attachment]:
+    for attach_type in tuple(attach_types):
+        try:
+            count = _count(fd, attach_type)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            attach_types.remove(attach_type)  # newer than this kernel
             continue
-        with fd:
-            for attach_type in tuple(attach_types):
-                try:
-                    count = _count(fd, attach_type)
-                except OSError as error:
-                    if error.errno != errno.EINVAL:
-                        raise
-                    attach_types.remove(attach_type)  # newer than this kernel
-                    continue
-                if count:
-                    yield from _legacy(fd, path, attach_type, counted)
+        if count:
+            yield from _legacy(fd, path, attach_type, held)
 
 
 def _count(fd: Fd, attach_type: str) -> int:

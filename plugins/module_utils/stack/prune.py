@@ -148,9 +148,11 @@ def _undeclared(observed: Any, desired: Any, kept: _Kept) -> tuple[Any, ...]:
 
 
 def _may_go(name: str, doomed: Doomed, change: Change, kept: _Kept) -> bool:
+    params = doomed.resource.params
+    if doomed.resource.kind == "bpf_map_entries":
+        return True  # its target is the pin of a map that stays
     if change.target in kept.pins or (change.action, change.target) in kept.planned:
         return False
-    params = doomed.resource.params
     if doomed.resource.kind == "xdp_attach" and change.action in _TAKEN_OVER:
         return (params.get("netns") or "", params["interface"]) not in kept.interfaces
     if doomed.resource.kind == "bpf_prog" and change.action == "unpin map":

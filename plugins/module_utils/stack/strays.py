@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..bpf import info, provenance
-from ..bpf.info import ProgramInfo
+from ..bpf.info import MapInfo, ProgramInfo
 from ..resource.engine import Change
 from ..resource.errors import Failure
 from .plan import Seen, Step, named
@@ -78,7 +78,7 @@ def _suspects(name: str, declared: set[int]) -> Iterator[ProgramInfo]:
 
 def _changes(suspects: Sequence[ProgramInfo], seen: Sequence[Seen]) -> Iterator[Change]:
     by_id = {about.id: about for about in suspects}
-    for item in _attached():
+    for item in _attached(frozenset(about.type for about in suspects)):
         about = by_id.get(item.prog_id)
         if about is None or item.link_id or _is_cared_for(item, about, seen):
             continue
@@ -99,18 +99,31 @@ def _target(item: Attachment) -> str:
     return f"{where} {mode}" if item.hook == "tc" else where
 
 
-def _attached() -> Iterator[Attachment]:
-    # Reads every hook of the host, and is rarely needed.
-    from ..resource import inventory
+def _attached(types: frozenset[str]) -> Iterator[Attachment]:
+    """What is attached to hooks that programs of these types fit; every hook has to be asked."""
+    from ..resource import attachments, attachments_net
 
-    maps: dict[int, Any] = {}
+    links = tuple(info.links())
+    if any(name.startswith("cgroup_") or name == "sock_ops" for name in types):
+        cgroups = attachments.cgroup_paths()
+        held = tuple(attachments.of_links(links, cgroups, {}))
+        yield from attachments.of_cgroups(cgroups, held)
+    if not types.isdisjoint(("sk_msg", "sk_skb")):
+        maps = dict(_sockmaps())
+        yield from attachments.of_sockmaps(maps, tuple(attachments.of_links(links, {}, maps)))
+    if not types.isdisjoint(("xdp", "sched_cls")):
+        yield from attachments_net.of_interfaces(links)
+
+
+def _sockmaps() -> Iterator[tuple[int, MapInfo]]:
     for map_id in info.map_ids():
         try:
             with info.open_map(map_id) as fd:
-                maps[map_id] = info.map_(fd)
+                about = info.map_(fd)
         except FileNotFoundError:
             continue
-    yield from inventory.attached(maps, {link.id: link for link in info.links()})
+        if about.type in ("sockmap", "sockhash"):
+            yield map_id, about
 
 
 def _is_cared_for(item: Attachment, about: ProgramInfo, seen: Iterable[Seen]) -> bool:

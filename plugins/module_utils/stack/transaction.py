@@ -246,12 +246,14 @@ def result_of(
 
 
 def _diff(changes: Sequence[Change]) -> dict[str, dict[str, Any]]:
+    """Each target before and after; what several changes say of one is put together."""
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for change in changes:
         if change.before is not None or change.after is not None:  # a gate shows nothing
-            before.setdefault(change.target, change.before)
-            after[change.target] = change.after
+            target, known = change.target, after.get(change.target)
+            before.setdefault(target, change.before)
+            after[target] = {**(known or {}), **change.after} if change.after is not None else None
     return {"before": before, "after": after}
 
 

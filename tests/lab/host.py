@@ -141,6 +141,8 @@ def configure(host: Host, root: Path, user_key: str, host_key: str) -> None:
     write(root / "etc/ssh/lab_host_key", host_key, mode=0o600)
     (root / "root/.ssh").mkdir(mode=0o700, exist_ok=True)
     write(root / "root/.ssh/authorized_keys", user_key, mode=0o600)
+    # What root has set up on this machine is not the host's, and runs with every command over ssh.
+    write(root / "root/.bashrc", "")
     unlock_root(root / "etc/shadow")
     write(root / "srv/16k.txt", "0123456789abcde\n" * 1024)
     write(root / "srv/16m.bin", "")

@@ -300,6 +300,8 @@ def network(clients: int = 2, balancers: int = 2, backends: int = 4) -> Iterator
         )
         with tempfile.TemporaryDirectory(prefix="ebpf-fleet-test-") as directory:
             _attach_peers(made, compile_peer(Path(directory)))
+        for each in made.nodes:
+            keep_order(each)
         yield made
 
 
@@ -310,6 +312,19 @@ def _attach_peers(made: Topology, peer: Path) -> None:
     for backend in made.backends:
         # the tunnel's end: kernels for small machines come without the ipip and ip6tnl drivers
         xdp(backend, "eth0", peer, "decapsulate")
+
+
+def keep_order(node: Node) -> None:
+    """A flow's packets are received in the order in which they were sent, as they are over a wire.
+
+    A veth pair hands a packet to the CPU that sends it, and a process that moves from one to another
+    sends its FIN past its data: TCP repairs that, and may have to answer what comes twice with a reset.
+    Receive packet steering lets one CPU receive all packets of a flow.
+    """
+    every = f"{(1 << min(os.cpu_count() or 1, 32)) - 1:x}"
+    queues = "/sys/class/net/*/queues/rx-*/rps_cpus"
+    script = f"mount -t sysfs sysfs /sys; for each in {queues}; do echo {every} >$each; done"
+    node.run("unshare", "--mount", "sh", "-ec", script)
 
 
 def _plug(router: Node, made: Node, ipv4: str, ipv6: str, *commands: str) -> None:

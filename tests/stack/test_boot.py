@@ -124,15 +124,15 @@ def break_release(host: Host, release: str) -> None:
     """The release as a kernel would see it that rejects its object: another one, with the matching record."""
     code = """
 import json, sys
-from ansible_collections.ebpf.fleet.plugins.module_utils.stack import keep, manifest, store
+from ansible_collections.ebpf.fleet.plugins.module_utils.stack import keep, manifest, record, store
 document = json.load(sys.stdin)
 bad = manifest.parse(document["manifest"])
 state = store.load("web")
-record = state.record(bad.release)
-record = store.Record(bad.digest, record.created, tuple(bad.objects), record.by, record.predecessor, record.activated)
+old = state.record(bad.release)
+new = record.Record(bad.digest, old.created, tuple(bad.objects), old.by, old.predecessor, old.activated)
 for sha in bad.objects:
     keep.put_object("web", sha, document["blobs"] + "/" + sha)
-keep.put_release(bad, record)
+keep.put_release(bad, new)
 """
     document = {
         "manifest": host.manifest(release, 9, "rejected"),

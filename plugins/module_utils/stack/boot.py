@@ -25,8 +25,9 @@ from ..resource.paths import BPFFS
 from . import confirm, keep, move, store, transaction
 from .manifest import Manifest, Resource
 from .plan import Plan
+from .record import APPLYING, Fallback
 from .say import ERROR, INFO, WARNING, say
-from .store import APPLYING, Fallback, State
+from .store import State
 
 PHASES = ("early", "network")
 _INTERFACE_SECONDS = 30.0

@@ -21,7 +21,8 @@ from ..bpf import journal
 from ..resource.errors import Failure, from_os_error
 from . import engine_dir, keep, store
 from . import manifest as manifests
-from .store import CONFIRM, Pending, State
+from .record import CONFIRM, Pending
+from .store import State
 
 SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 _POLL_SECONDS = 1.0

@@ -23,7 +23,7 @@ from ..bpf import files, journal
 from ..resource.errors import Failure
 from . import store
 from .manifest import Manifest
-from .store import Fallback, Pending, Record
+from .record import Fallback, Pending, Record
 
 _DIRECTORY, _FILE = 0o700, 0o600
 _ACTIVATIONS = 20  # how many times of becoming current a record remembers

@@ -43,15 +43,10 @@ def handle(request: Mapping[str, Any], check: bool) -> Answer:
         raise Failure(f"do: {request.get('do')!r} is none; there are: {', '.join(_REQUESTS)}")
     require_root()
     try:
-        with engine_dir.in_use(), host_lock(_timeout(request)):
+        with engine_dir.in_use(), host_lock(release.number(request, "lock_timeout", _LOCK_TIMEOUT)):
             return step(request, check)
     except OSError as error:
         raise from_os_error(error, str(error.filename or "the release")) from error
-
-
-def _timeout(request: Mapping[str, Any]) -> int:
-    value = request.get("lock_timeout")
-    return _LOCK_TIMEOUT if value is None else int(value)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,7 +20,8 @@ from ..resource.errors import Failure
 from . import confirm, engine_dir, keep, store, transaction, units
 from .manifest import Manifest
 from .plan import Plan
-from .store import APPLYING, CONFIRM, Pending, Record, State
+from .record import APPLYING, CONFIRM, Pending, Record
+from .store import State
 from .transaction import Result
 
 
@@ -100,6 +101,9 @@ def run(move: Move, check: bool) -> dict[str, Any]:
         return _answer(move.state, move.state.current, result, (), warnings)
     state = move.state if check else store.load(move.state.stack)
     answer = _answer(state, move.goal.release, result, actions, warnings)
+    if check:
+        gone = _surplus(move)
+        answer["releases"] = [name for name in answer["releases"] if name not in gone]
     return {**answer, "previous": move.state.current}
 
 
@@ -188,7 +192,7 @@ def _begin(move: Move, token: str, seconds: int) -> None:
 
 def _commit(move: Move, token: str, seconds: int) -> None:
     """Make the release current, and say that the change is over or waits to be confirmed."""
-    goal, state = move.goal, move.state
+    goal = move.goal
     if move.arrives:
         keep.put_record(goal.name, goal.release, keep.activated(move.record, keep.now()))
         keep.set_current(goal.name, goal.release)
@@ -197,13 +201,19 @@ def _commit(move: Move, token: str, seconds: int) -> None:
         keep.set_pending(goal.name, _pending(goal.release, move.back, CONFIRM, token, seconds))
     else:
         keep.set_pending(goal.name, _still_waiting(move))
-    if move.keep:
-        names = [*(name for name in state.releases if name != goal.release), goal.release]
-        protected = {goal.release, move.record.predecessor, move.back}
-        keep.drop(goal.name, keep.surplus(names, move.keep, protected))
+    keep.drop(goal.name, _surplus(move))
     keep.sweep(goal.name)
     units.settle(goal.name, goal.boot, move.engine or engine_dir.current())
     engine_dir.switch(move.engine)
+
+
+def _surplus(move: Move) -> list[str]:
+    """The releases that are not stored any longer once the goal is current."""
+    if not move.keep:
+        return []
+    goal = move.goal.release
+    names = [*(name for name in move.state.releases if name != goal), goal]
+    return keep.surplus(names, move.keep, {goal, move.record.predecessor, move.back})
 
 
 def _still_waiting(move: Move) -> Pending | None:

@@ -18,7 +18,8 @@ from . import intake, keep, move, store
 from . import manifest as manifests
 from .manifest import Manifest
 from .move import Move
-from .store import APPLYING, Record, State
+from .record import APPLYING, Record
+from .store import State
 
 KEEP = 5
 
@@ -34,12 +35,12 @@ def deploy(request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     wanted = Move(
         state,
         manifest,
-        _record(state, manifest, request.get("run") or {}),
+        _record(state, manifest, _mapping(request, "run")),
         brought.resolve,
         move.way_back(state),
         brought.files,
-        keep=_number(request, "keep", KEEP),
-        confirm_timeout=_number(request, "confirm_timeout", 0),
+        keep=number(request, "keep", KEEP),
+        confirm_timeout=number(request, "confirm_timeout", 0),
         engine=str(request.get("engine") or ""),
     )
     return move.run(wanted, check)
@@ -128,7 +129,7 @@ def _activate(
         record,
         lambda sha: store.object_path(state.stack, sha),
         back=release,
-        keep=_number(request, "keep", 0),
+        keep=number(request, "keep", 0),
         engine=engine,
     )
     return move.run(wanted, check)
@@ -175,12 +176,20 @@ def _name(request: Mapping[str, Any]) -> str:
     return manifests.check_name(request.get("name"))
 
 
-def _number(request: Mapping[str, Any], key: str, default: int) -> int:
+def number(request: Mapping[str, Any], key: str, default: int) -> int:
+    """A number of a request. Raises Failure for anything else."""
     value = request.get(key)
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise Failure(f"{key}: {value!r} is no number of at least 0")
+    return value
+
+
+def _mapping(request: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = request.get(key) or {}
+    if not isinstance(value, Mapping):
+        raise Failure(f"{key}: {value!r} is no mapping")
     return value
 
 

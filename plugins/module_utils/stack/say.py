@@ -20,11 +20,18 @@ _NAME = "ebpf-fleet"
 
 def say(priority: int, text: str) -> None:
     """Tell the operator; ``priority`` is one of syslog(3)."""
+    journal = _is_journal()
     for line in text.splitlines():
-        if "JOURNAL_STREAM" in os.environ:
+        if journal:
             sys.stderr.write(f"<{priority}>{line}\n")
             continue
         sys.stderr.write(f"{_NAME}: {line}\n")
         syslog.openlog(_NAME, syslog.LOG_PID, syslog.LOG_DAEMON)
         syslog.syslog(priority, line)
     sys.stderr.flush()
+
+
+def _is_journal() -> bool:
+    """Whether standard error is the journal's: JOURNAL_STREAM of systemd.exec(5)."""
+    error = os.fstat(2)
+    return os.environ.get("JOURNAL_STREAM") == f"{error.st_dev}:{error.st_ino}"

@@ -11,7 +11,8 @@ from typing import Any
 from ..resource.errors import Failure, from_os_error
 from . import confirm, move, store, transaction
 from . import manifest as manifests
-from .store import APPLYING, CONFIRM, Pending, State
+from .record import APPLYING, CONFIRM, Pending
+from .store import State
 
 IN_SYNC, DRIFTED, UNFINISHED = "in_sync", "drifted", "unfinished"
 FALLBACK, REMOVED = "fallback", "removed"

@@ -16,86 +16,32 @@ is believed: a file that power loss or a hand has spoiled is a Failure that name
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Container, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from ..bpf import files
 from ..resource.errors import Failure, from_os_error
 from . import manifest as manifests
 from .manifest import Manifest
+from .record import (
+    Fallback,
+    Pending,
+    Record,
+    damaged,
+    read_document,
+    read_fallback,
+    read_pending,
+    read_record,
+)
 
 ROOT = "/var/lib/ebpf-fleet"
 ENGINE = "engine"  # the one directory of ROOT that is no stack's
 
-APPLYING, CONFIRM = "applying", "confirm"
-
 _FILES = ("objects", "releases", "current", "pending.json", "fallback.json")
 _RELEASE_FILES = ("manifest.json", "record.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Record:
-    """What is known of a release beside its manifest. Times are RFC 3339, in UTC.
-
-    ``predecessor`` is what ran when a deployment last made this release current, None for nothing;
-    ``reverted`` is when the host took the release back because nobody confirmed it. ``objects``
-    are SHA-256, in hex.
-    """
-
-    digest: str
-    created: str
-    objects: tuple[str, ...] = ()
-    by: Mapping[str, Any] = field(default_factory=dict)
-    predecessor: str | None = None
-    activated: tuple[str, ...] = ()
-    reverted: str | None = None
-
-    def document(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """A change that has begun and is not over.
-
-    ``release`` is what it leads to, None when the stack is taken away; ``previous`` what it leads
-    away from, and back to. ``due`` is in seconds of CLOCK_BOOTTIME in the boot ``boot``, which no
-    change of the clock moves; ``confirm_by`` is the same in seconds since the epoch, for people.
-    ``token`` tells one change from another. Without a guard ``due`` is None.
-    """
-
-    release: str | None
-    previous: str | None
-    phase: str
-    token: str
-    boot: str
-    due: float | None = None
-    confirm_by: int | None = None
-
-    def document(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Fallback:
-    """That a boot could not run ``declared`` and runs another release, and why."""
-
-    running: str | None
-    declared: str
-    reason: str
-    kernel: str
-    time: str
-
-    def document(self) -> dict[str, Any]:
-        """As it is stored."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -195,14 +141,14 @@ def load(stack: str) -> State:
     gone = tuple(path for path in (files.doomed_path(base),) if os.path.lexists(path))
     if not os.path.isdir(base):
         return State(stack, leftovers=gone)
-    pending = _pending(os.path.join(base, "pending.json"))
+    pending = read_pending(os.path.join(base, "pending.json"))
     releases = _releases(stack)
     return State(
         stack,
         True,
         _current(base),
         pending,
-        _fallback(os.path.join(base, "fallback.json")),
+        read_fallback(os.path.join(base, "fallback.json")),
         releases,
         (*gone, *_leftovers(base, releases)),
     )
@@ -212,9 +158,9 @@ def manifest(state: State, release: str) -> Manifest:
     """The manifest of a stored release. Raises Failure when it is not what was stored."""
     record = state.record(release)
     path = os.path.join(release_directory(state.stack, release), "manifest.json")
-    document = _document(path)
+    document = read_document(path)
     if document is None:
-        raise _damaged(path, "it is missing")
+        raise damaged(path, "it is missing")
     found = manifests.parse(document)
     if (found.name, found.release, found.digest) != (state.stack, release, record.digest):
         raise Failure(
@@ -301,7 +247,7 @@ def _releases(stack: str) -> dict[str, Stored]:
 def _stored(stack: str, release: str) -> Stored:
     path = os.path.join(release_directory(stack, release), "record.json")
     try:
-        record = _record(path)
+        record = read_record(path)
     except Failure as failure:
         return Stored(release, None, str(failure))
     return Stored(release, record, "" if record else f"{path} is missing")
@@ -325,98 +271,3 @@ def _strangers(base: str, known: Container[str]) -> list[str]:
         return [os.path.join(base, name) for name in sorted(os.listdir(base)) if name not in known]
     except FileNotFoundError:
         return []
-
-
-def _record(path: str) -> Record | None:
-    found = _document(path)
-    if found is None:
-        return None
-    with _reading(path):
-        return Record(
-            _text(found, "digest"),
-            _text(found, "created"),
-            tuple(str(sha) for sha in found["objects"]),
-            _mapping(found, "by"),
-            _text_or_none(found, "predecessor"),
-            tuple(str(time) for time in found["activated"]),
-            _text_or_none(found, "reverted"),
-        )
-
-
-def _pending(path: str) -> Pending | None:
-    found = _document(path)
-    if found is None:
-        return None
-    with _reading(path):
-        due, confirm_by = found["due"], found["confirm_by"]
-        return Pending(
-            _text_or_none(found, "release"),
-            _text_or_none(found, "previous"),
-            _text(found, "phase"),
-            _text(found, "token"),
-            _text(found, "boot"),
-            None if due is None else float(due),
-            None if confirm_by is None else int(confirm_by),
-        )
-
-
-def _fallback(path: str) -> Fallback | None:
-    found = _document(path)
-    if found is None:
-        return None
-    with _reading(path):
-        running = _text_or_none(found, "running")
-        rest = (_text(found, key) for key in ("declared", "reason", "kernel", "time"))
-        return Fallback(running, *rest)
-
-
-def _document(path: str) -> dict[str, Any] | None:
-    """The JSON object in a file, None when there is no file. Raises Failure for anything else."""
-    try:
-        with open(path, "rb") as file:
-            found = json.loads(file.read())
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise _damaged(path, str(error)) from error
-    except OSError as error:
-        raise from_os_error(error, f"read {path}") from error
-    if not isinstance(found, dict):
-        raise _damaged(path, "it holds no object")
-    return found
-
-
-class _reading:
-    """What is wrong with the fields of a document becomes a Failure that names the file."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, (KeyError, TypeError, ValueError)):
-            raise _damaged(self._path, f"{type(error).__name__}: {error}") from error
-
-
-def _damaged(path: str, why: str) -> Failure:
-    return Failure(f"{path} is damaged ({why}); remove the file, then deploy the stack again")
-
-
-def _text(found: Mapping[str, Any], key: str) -> str:
-    value = found[key]
-    if not isinstance(value, str):
-        raise ValueError(f"{key} is no text")
-    return value
-
-
-def _text_or_none(found: Mapping[str, Any], key: str) -> str | None:
-    return None if found[key] is None else _text(found, key)
-
-
-def _mapping(found: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = found[key]
-    if not isinstance(value, dict):
-        raise ValueError(f"{key} is no object")
-    return value

@@ -96,6 +96,9 @@ def netns(privacy: None) -> Iterator[str]:
     for words in (
         ("link", "set", "lo", "up"),
         ("link", "add", "v0", "type", "veth", "peer", "name", "v1"),
+        # Their link-local addresses would come up some seconds later.
+        ("link", "set", "v0", "addrgenmode", "none"),
+        ("link", "set", "v1", "addrgenmode", "none"),
         ("link", "set", "v0", "up"),
         ("link", "set", "v1", "up"),
     ):

@@ -173,7 +173,11 @@ def test_a_signal_takes_everything_back(host: Host, number: signal.Signals) -> N
 def test_a_pin_that_nobody_makes(host: Host) -> None:
     host.refused(
         host.manifest([host.programs(), host.xdp(prog=f"{NAME}/typo")]),
-        "needs /sys/fs/bpf/ebpf_fleet/things-[0-9]+/typo: nothing is pinned there",
+        "needs /sys/fs/bpf/ebpf_fleet/things-[0-9]+/typo, which no resource of the stack makes",
+    )
+    host.refused(
+        host.manifest([host.programs(), host.xdp(prog="others/typo")]),
+        "needs /sys/fs/bpf/ebpf_fleet/others/typo: nothing is pinned there",
     )
     assert not HOME.exists()
 

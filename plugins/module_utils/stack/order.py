@@ -14,6 +14,7 @@ import heapq
 from collections.abc import Iterable, Sequence
 
 from ..resource.errors import Failure
+from ..resource.paths import pin_path
 from .kinds import ADAPTERS, ANY
 from .manifest import Resource
 
@@ -87,4 +88,23 @@ def require_distinct(resources: Iterable[Resource]) -> None:
                 raise Failure(
                     f"{other} and {resource} both declare {identity}; what is declared once has "
                     "one state: leave one of them out, or give it a pin or place of its own"
+                )
+
+
+def require_complete(name: str, resources: Sequence[Resource]) -> None:
+    """Raise Failure when one needs a pin in the stack's own directory that none of them makes.
+
+    What happens to be there, of a release before, is no part of this one and would not be there
+    when it is replayed.
+    """
+    own = pin_path(name) + "/"
+    given = [pin for each in resources for pin in ADAPTERS[each.kind].gives(each.params)]
+    for resource in resources:
+        for pin in ADAPTERS[resource.kind].needs(resource.params):
+            if pin.startswith(own) and not gives(given, pin):
+                raise Failure(
+                    f"{resource} needs {pin}, which no resource of the stack makes; correct the "
+                    "path, or declare what makes it (bpf_prog with pin, pin_dir, maps or pin_maps; "
+                    "bpf_map_pin)",
+                    step=str(resource),
                 )

@@ -9,11 +9,13 @@ Hooks are only looked through when a program with the mark is found that no reso
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..bpf import info, provenance
+from ..bpf import info, pins, provenance
 from ..bpf.info import MapInfo, ProgramInfo
+from ..resource import paths
 from ..resource.engine import Change
 from ..resource.errors import Failure
 from .plan import Seen, Step, named
@@ -22,15 +24,18 @@ if TYPE_CHECKING:
     from ..resource.attachments import Attachment
 
 _AT_INTERFACES = ("xdp", "tc")
+_TYPES_AT_INTERFACES = ("xdp", "sched_cls")
 _SOCKMAP = "sockmap"  # one name for every map: a hook tells the map's id, a resource its pin
 
 
 def find(name: str, seen: Sequence[Seen], planned: Sequence[Step]) -> tuple[Step, ...]:
     """The step that detaches them, if there are any that what is ``planned`` does not detach."""
-    suspects = tuple(_suspects(name, _declared(seen)))
-    if not suspects:
-        return ()
     with named("what is attached without being declared"):
+        marked = tuple(_marked(name, _declared(seen)))
+        here = _pinned(paths.pin_path(name)) if marked else frozenset()
+        suspects = tuple(about for about in marked if _is_of_this_host(about, here))
+        if not suspects:
+            return ()
         known = set(_detached(planned))
         changes = tuple(each for each in _changes(suspects, seen) if _key(each) not in known)
     if not changes:
@@ -62,7 +67,35 @@ def _declared(seen: Iterable[Seen]) -> set[int]:
     }
 
 
-def _suspects(name: str, declared: set[int]) -> Iterator[ProgramInfo]:
+def _pinned(top: str) -> frozenset[tuple[str, int]]:
+    """Kind and id of what has a name in the stack's directory."""
+    found = set()
+    for directory, _directories, names in os.walk(top):
+        for each in names:
+            try:
+                with pins.get(os.path.join(directory, each)) as fd:
+                    kind = pins.kind(fd)
+                    if kind == "program":
+                        found.add((kind, info.program(fd).id))
+                    elif kind == "map":
+                        found.add((kind, info.map_(fd).id))
+            except (FileNotFoundError, PermissionError):  # gone meanwhile, or no pin
+                continue
+    return frozenset(found)
+
+
+def _is_of_this_host(about: ProgramInfo, here: frozenset[tuple[str, int]]) -> bool:
+    """Whether the program is this host's, and not a container's with a stack of the same name.
+
+    Interfaces are those of this host in any case. Control groups and socket maps can be seen
+    everywhere, so that the program has to have a name here, or share a map that has.
+    """
+    if about.type in _TYPES_AT_INTERFACES or ("program", about.id) in here:
+        return True
+    return any(("map", map_id) in here for map_id in about.map_ids)
+
+
+def _marked(name: str, declared: set[int]) -> Iterator[ProgramInfo]:
     for prog_id in info.program_ids():
         if prog_id in declared:
             continue
@@ -111,7 +144,7 @@ def _attached(types: frozenset[str]) -> Iterator[Attachment]:
     if not types.isdisjoint(("sk_msg", "sk_skb")):
         maps = dict(_sockmaps())
         yield from attachments.of_sockmaps(maps, tuple(attachments.of_links(links, {}, maps)))
-    if not types.isdisjoint(("xdp", "sched_cls")):
+    if not types.isdisjoint(_TYPES_AT_INTERFACES):
         yield from attachments_net.of_interfaces(links)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ..bpf import journal
 from ..resource.engine import Change
 from ..resource.errors import Failure, from_os_error, require_root
-from . import plan, prune, strays, sweep
+from . import order, plan, prune, strays, sweep
 from .kinds import ADAPTERS
 from .manifest import Manifest, Resource, to_remove
 from .plan import Bound, Plan, Resolve, Seen, Step
@@ -69,6 +69,7 @@ def converge(
     that were taken back, ``details["left"]`` what could not be.
     """
     require_root()
+    order.require_complete(manifest.name, manifest.resources)
     bounds = plan.bind_all(manifest, resolve)
     doomed = prune.dropped(previous, manifest.resources)
     seen = plan.as_found(bounds)

@@ -16,6 +16,7 @@ import harness_world as worlds
 from harness_run import Fault, Program, Run, run
 from harness_stacks import Document, Objects
 from harness_state import State, take
+from harness_steps import Step
 from harness_world import BPFFS, STORE, World
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
@@ -27,6 +28,10 @@ REFUSED = 1  # the status of a run that ended with a Failure
 SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
 # The versions that may be at work after a kill, by scenario; 0 is none.
 ALLOWED = {"install": {0, 1}, "upgrade": {1, 2}, "prune": {0, 2}, "rollback": {1, 2}}
+
+# What libbpf tries, to do without when the kernel refuses: types, names, and binding its own constants. A program that
+# is refused because of it fails its own step.
+LIBBPF_TRIES = ("bpf PROG_LOAD", "bpf BTF_LOAD", "bpf MAP_CREATE", "bpf PROG_BIND_MAP")
 
 
 @dataclass(frozen=True)
@@ -140,14 +145,28 @@ class Bench:
         if made.hangs or made.status not in (0, REFUSED):
             return "crashed", f"status {made.status}: {made.output}{made.errors[-2000:]}"
         if made.status == 0:
-            outcome = "tolerated" if made.hit else "not reached"
-            return outcome, _listed("not the new state", self._unlike(self.new))
+            problem = _listed("not the new state", self._unlike(self.new))
+            if made.hit is None:
+                return "not reached", problem
+            reason = self._why_tolerated(made.hit, fault)
+            return f"tolerated ({reason})", problem or ("" if reason else "it should have failed")
         left = self._settled(lambda: self.old.differences(take(self.world)))
         if left:
             return "undone", f"{_listed('not the old state', left)}\n{made.output}"
         if fault.what not in made.output and os.strerror(_number(fault.what)) not in made.output:
             return "undone", f"the error does not say {fault.what}: {made.output}"
         return "undone", ""
+
+    def _why_tolerated(self, step: Step, fault: Fault) -> str:
+        """Why this fault may make no difference, "" when it may not."""
+        if fault.what == "EINTR":
+            return "tried again"
+        planning = next(each.address for each in self.steps if each.call == "unshare")
+        if step.address < planning:
+            return "a first look, repeated by the plan"
+        if step.call in LIBBPF_TRIES:
+            return "libbpf asks what the kernel can do"
+        return ""
 
     def _unlike(self, goal: State) -> list[str]:
         return self._settled(lambda: goal.normal.differences(take(self.world).normal))

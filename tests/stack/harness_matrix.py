@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TypeVar
@@ -44,27 +45,12 @@ class Report:
     def outcomes(self) -> Counter[str]:
         return Counter(verdict.outcome for verdict in self.verdicts)
 
-    @property
-    def tolerated(self) -> Counter[str]:
-        """Which faults made no difference to the result: the call and the errno."""
-        return Counter(
-            f"{_call(verdict.step)} {verdict.fault.what}"
-            for verdict in self.verdicts
-            if verdict.outcome == "tolerated"
-        )
-
     def __str__(self) -> str:
         outcomes = ", ".join(f"{number} {word}" for word, number in sorted(self.outcomes.items()))
         return (
             f"{self.scenario}: {self.changes} changing steps and {self.reads} reads enumerated, "
             f"{len(self.verdicts)} cases tried: {outcomes}"
         )
-
-
-def _call(step: str) -> str:
-    """The system call of a step's text."""
-    words = step.split()
-    return " ".join(words[1:3]) if len(words) > 2 and words[1] == "bpf" else words[1]
 
 
 Chooser = Callable[[Sequence[Step]], list[Fault]]
@@ -144,12 +130,17 @@ def in_processes(work: Callable[[int], Answer], count: int = 1) -> list[Answer]:
         workers.append((process, ours))
     answers: list[Answer] = []
     for process, ours in workers:
-        with suppress(EOFError):
-            answers.append(ours.recv())
+        answer, complaint = ours.recv()
         process.join()
-    assert len(answers) == count, "a worker died; its traceback is above"
+        assert not complaint, complaint
+        answers.append(answer)
     return answers
 
 
 def _work(work: Callable[[int], object], number: int, told: Connection) -> None:
-    told.send(work(number))
+    answer = None
+    try:
+        answer = work(number)
+    finally:
+        complaint = traceback.format_exc() if sys.exc_info()[0] else ""
+        told.send((answer, complaint))

@@ -78,7 +78,7 @@ def _comparable(text: str) -> str:
 def take(world: World) -> State:
     """Everything that is there."""
     facts: dict[str, str] = {}
-    marks = {str(prog["id"]): prog.get("metadata", {}) for prog in bpftool("prog", "show")}
+    marks = {str(prog["id"]): _marks(prog) for prog in bpftool("prog", "show")}
     for path in _walk(BPFFS):
         if path.is_dir():
             facts[f"directory {path}"] = oct(path.stat().st_mode)
@@ -92,6 +92,15 @@ def take(world: World) -> State:
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     facts["mounts"] = " ".join(sorted(mounts))
     return State(facts)
+
+
+def _marks(program: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance, name and whether the program has its types."""
+    return {
+        **program.get("metadata", {}),
+        "name": program.get("name", ""),
+        "types": str("btf_id" in program),
+    }
 
 
 def _walk(base: Path) -> Iterable[Path]:

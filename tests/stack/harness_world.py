@@ -90,6 +90,7 @@ def own_files() -> None:
     for directory in OWN_DIRECTORIES:
         if Path(directory).is_dir():
             _run("mount", "-t", "tmpfs", "-o", "mode=755", "own", directory)
+    _run("umount", str(BPFFS), check=False)  # the tests' own, if there is one
     _run("mount", "-t", "bpf", "bpf", str(BPFFS))
     Path("/run/netns").mkdir()
 

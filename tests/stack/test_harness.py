@@ -49,9 +49,7 @@ def test_strace_counts_the_same(tmp_path: Path) -> None:
     log = tmp_path / "log"
     names = ",".join(sorted({*CALLS, "bpf"}))
     traced = ["strace", "-f", "-y", "-e", f"trace={names}", "-o", str(log)]
-    subprocess.run(
-        [*traced, sys.executable, "-I", "-c", WORK, str(tmp_path / "there")], check=True
-    )
+    subprocess.run([*traced, sys.executable, "-I", "-c", WORK, str(tmp_path / "there")], check=True)
     lines = [line for line in log.read_text().splitlines() if str(tmp_path / "there") in line]
     lines = [line for line in lines if "openat" not in line or "O_CREAT" in line]
     seen = Counter(re.sub(r"^\d+ +(\w+)\(.*", r"\1", line) for line in lines)

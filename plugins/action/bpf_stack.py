@@ -12,7 +12,7 @@ from ansible_collections.ebpf.fleet.plugins.module_utils.stack.manifest import (
     check_name,
     check_release,
 )
-from ansible_collections.ebpf.fleet.plugins.plugin_utils.engine import EngineAction, this_run
+from ansible_collections.ebpf.fleet.plugins.plugin_utils.engine import Blobs, EngineAction, this_run
 
 
 class ActionModule(EngineAction):
@@ -23,7 +23,7 @@ class ActionModule(EngineAction):
         check_name(options["name"])
         if options["release"]:
             check_release(options["release"])
-        blobs: dict[str, bytes] = {}
+        blobs: Blobs = {}
         listed = {
             name: self._resources(name, options[name], blobs) for name in ("resources", "drain")
         }

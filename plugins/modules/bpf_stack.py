@@ -58,7 +58,8 @@ options:
       - C(config_file) is a file that belongs to the release. Its options are C(path), C(content)
         and C(mode), which is V(0644) by default.
       - C(bpf_test_run) is a gate. It runs the program before anything is attached, whenever
-        something changes, and another verdict than the expected one undoes everything.
+        something changes, and another verdict than the expected one undoes everything. Check mode
+        does not run it, as the maps that it reads are not filled then.
       - Options that the stack itself says (C(lock_timeout), and C(stack) and C(release) of
         M(ebpf.fleet.bpf_prog)) are left out. So is C(state), as what is no longer declared is
         removed.
@@ -160,7 +161,7 @@ EXAMPLES = r"""
           packets:
             - name: a blocked sender
               pcap: /usr/share/filter/blocked.pcap
-              expect: {verdict: XDP_DROP}
+              expect: {verdict: drop}
       - xdp_attach:
           interface: eth0
           prog: filter/ingress

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import re
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
@@ -37,6 +39,17 @@ from .resources import normalised, unexpanded
 ENGINE = Path(__file__).resolve().parents[2] / "roles" / "host" / "files" / "ebpf-fleet.pyz"
 _RETRY_SECONDS = 1
 _OF_THE_TRANSPORT = ("lacks", "invocation")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """What a host may lack, and the file that it comes from."""
+
+    path: str
+    content: bytes
+
+
+Blobs = dict[str, Blob]  # by SHA-256, in hex
 
 
 class EngineAction(ActionBase):
@@ -68,7 +81,7 @@ class EngineAction(ActionBase):
         )
         return dict(options)
 
-    def _resources(self, option: str, listed: list[Any], blobs: dict[str, bytes]) -> list[Any]:
+    def _resources(self, option: str, listed: list[Any], blobs: Blobs) -> list[Any]:
         """The resources as a manifest has them; what they load is added to ``blobs``."""
         found = []
         for where, kind, params in normalised(option, listed):
@@ -78,9 +91,7 @@ class EngineAction(ActionBase):
                 raise Failure(f"{where}: {failure}", **failure.details) from failure
         return found
 
-    def _by_digest(
-        self, kind: str, params: dict[str, Any], blobs: dict[str, bytes]
-    ) -> dict[str, Any]:
+    def _by_digest(self, kind: str, params: dict[str, Any], blobs: Blobs) -> dict[str, Any]:
         """The options with a file of the controller replaced by ``sha256:`` and its digest."""
         option = file_option(kind, params)
         if not option:
@@ -90,16 +101,16 @@ class EngineAction(ActionBase):
             expected = "" if file.is_compiled else params["sha256"] or ""
             content = content_of(Source(file.local, sha256=expected))
         digest = hashlib.sha256(content).hexdigest()
-        blobs[digest] = content
+        blobs[digest] = Blob(file.found, content)
         known = {**params, option: None, "sha256": None, file.option: f"sha256:{digest}"}
         return {**known, "compiler": "clang", "cflags": None} if file.is_compiled else known
 
     def _ask(
-        self, request: dict[str, Any], blobs: Mapping[str, bytes], task_vars: dict[str, Any]
+        self, request: dict[str, Any], blobs: Blobs, task_vars: dict[str, Any]
     ) -> dict[str, Any]:
         """The engine's answer; what the host lacks of ``blobs`` and of the engine is sent."""
         program = engine()
-        digest = hashlib.sha256(program).hexdigest()
+        digest = hashlib.sha256(program.content).hexdigest()
         arguments = {"engine": digest, "objects": sorted(blobs), "request": request}
         answer = self._run_engine(arguments, task_vars)
         if answer.get("lacks"):
@@ -110,6 +121,8 @@ class EngineAction(ActionBase):
                 self._remove_tmp_path(self._connection._shell.tmpdir)
         if answer.get("lacks"):
             raise Failure(f"the host did not keep what was sent to it: {answer['lacks']}")
+        if "msg" in answer:
+            answer["msg"] = _by_name(answer["msg"], blobs)
         return {key: value for key, value in answer.items() if key not in _OF_THE_TRANSPORT}
 
     def _run_engine(self, arguments: dict[str, Any], task_vars: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +131,7 @@ class EngineAction(ActionBase):
         )
         return answer
 
-    def _send(self, lacks: list[str], blobs: Mapping[str, bytes]) -> str:
+    def _send(self, lacks: list[str], blobs: Blobs) -> str:
         """A directory on the host with what it lacks, each file named by its digest."""
         unknown = [digest for digest in lacks if digest not in blobs]
         if unknown:
@@ -129,7 +142,7 @@ class EngineAction(ActionBase):
         directory: str = self._make_tmp_path()
         sent = [self._connection._shell.join_path(directory, digest) for digest in lacks]
         for digest, path in zip(lacks, sent):
-            self._transfer_data(path, blobs[digest])
+            self._transfer_data(path, blobs[digest].content)
         self._fixup_perms2((directory, *sent), execute=False)
         return directory
 
@@ -163,10 +176,17 @@ class EngineAction(ActionBase):
         return {key: value for key, value in answer.items() if key != "confirm_by"}
 
 
-def engine() -> bytes:
+def _by_name(text: str, blobs: Blobs) -> str:
+    """A message of the host with each object called as the operator calls it."""
+    for digest, blob in blobs.items():
+        text = re.sub(rf"[^\s'\"]*/{digest}", lambda _found, name=blob.path: name, text)
+    return text
+
+
+def engine() -> Blob:
     """The program that does the work on a host. Raises Failure when it was not built."""
     try:
-        return ENGINE.read_bytes()
+        return Blob(str(ENGINE), ENGINE.read_bytes())
     except FileNotFoundError as error:
         raise Failure(
             f"{ENGINE} is missing: a checkout of the collection has to be built first (make -C bpf)"

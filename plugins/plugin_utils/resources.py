@@ -26,15 +26,16 @@ _COLLECTION = "ebpf.fleet."
 def normalised(option: str, resources: Sequence[Any]) -> list[tuple[str, str, dict[str, Any]]]:
     """What ``option`` of a stack lists: where each stands (for errors), its kind, all its options.
 
-    Raises Failure that names the resource by position and kind.
+    Raises Failure that names the resource by position, from 1, and kind, as the engine does.
     """
-    return [_normalised(f"{option}[{index}]", item) for index, item in enumerate(resources)]
+    called = {"resources": "resource"}.get(option, f"{option}: resource")
+    return [_normalised(f"{called} {number}", item) for number, item in enumerate(resources, 1)]
 
 
 def _normalised(place: str, item: Any) -> tuple[str, str, dict[str, Any]]:
     if not isinstance(item, Mapping) or len(item) != 1:
         raise Failure(
-            f"{place} is no resource: write one name with its options below it, such as "
+            f"{place} is none: write one name with its options below it, such as "
             "'xdp_attach: {interface: eth0, prog: …}'"
         )
     ((written, given),) = item.items()
@@ -50,12 +51,13 @@ def _normalised(place: str, item: Any) -> tuple[str, str, dict[str, Any]]:
     for taken in OF_THE_STACK[kind]:
         if taken in given:
             raise Failure(f"{where}: {taken} is the stack's to say; leave it out here")
-    return where, kind, _validated(where, RESOURCES[kind], given)
+    written_out = {name: value for name, value in given.items() if value is not None}
+    return where, kind, _validated(where, RESOURCES[kind], written_out)
 
 
-def _validated(where: str, options: Options, given: Mapping[str, Any]) -> dict[str, Any]:
+def _validated(where: str, options: Options, given: dict[str, Any]) -> dict[str, Any]:
     specification = {**options, "argument_spec": unexpanded(options["argument_spec"])}
-    checked = ArgumentSpecValidator(**specification).validate(dict(given))
+    checked = ArgumentSpecValidator(**specification).validate(given)
     if checked.errors.errors:
         raise Failure(f"{where}: {'; '.join(_said(checked.errors.errors))}")
     params: dict[str, Any] = checked.validated_parameters

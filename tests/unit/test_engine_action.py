@@ -18,7 +18,10 @@ from ansible_collections.ebpf.fleet.plugins.plugin_utils import engine
 
 PROGRAM = b"the engine"
 DIGEST = hashlib.sha256(PROGRAM).hexdigest()
-BLOBS = {"0" * 64: b"an object", "1" * 64: b"another"}
+BLOBS = {
+    "0" * 64: engine.Blob("/role/files/a.o", b"an object"),
+    "1" * 64: engine.Blob("/role/files/b.o", b"another"),
+}
 
 
 class Connection:
@@ -104,6 +107,12 @@ def test_an_engine_that_was_not_built_is_told(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(engine, "ENGINE", Path("/nowhere/engine.pyz"))
     with pytest.raises(Failure, match="make -C bpf"):
         Action()._ask({"do": "deploy"}, {}, {})
+
+
+def test_an_object_is_called_by_its_name() -> None:
+    said = f"load /tmp/x/{'1' * 64}: Permission denied\nobject '/store/{'1' * 64}'"
+    result = Action({"failed": True, "msg": said})._ask({"do": "deploy"}, BLOBS, {})
+    assert result["msg"] == "load /role/files/b.o: Permission denied\nobject '/role/files/b.o'"
 
 
 WAITING = {"changed": True, "release": "r2", "confirm_by": 1_800_000_000}

@@ -31,10 +31,16 @@ def test_the_controller_knows_the_same_resources_as_the_engine() -> None:
 
 def test_all_options_are_filled_in() -> None:
     ((where, kind, params),) = normalised("resources", [{"bpf_prog": PROGRAM}])
-    assert (where, kind) == ("resources[0] (bpf_prog)", "bpf_prog")
+    assert (where, kind) == ("resource 1 (bpf_prog)", "bpf_prog")
     assert params.keys() == options.BPF_PROG["argument_spec"].keys()
     assert params["compiler"] == "clang"
     assert params["object"] == "a.bpf.o"
+
+
+def test_an_option_of_nothing_is_not_given() -> None:
+    given = {**PROGRAM, "source": None, "compiler": None}
+    ((_where, _kind, params),) = normalised("resources", [{"bpf_prog": given}])
+    assert params["compiler"] == "clang"
 
 
 def test_the_collections_name_may_stand_before_the_modules() -> None:
@@ -65,31 +71,29 @@ def test_defaults_of_inner_options_are_filled_in_and_stay_apart() -> None:
 
 @pytest.mark.parametrize("item", ["bpf_prog", {}, {"bpf_prog": PROGRAM, "bpffs": {}}, None, []])
 def test_what_is_no_resource_is_named_by_its_place(item: Any) -> None:
-    assert rejected({"bpffs": {}}, item).startswith("resources[1] is no resource: write one name")
+    assert rejected({"bpffs": {}}, item).startswith("resource 2 is none: write one name")
 
 
 def test_an_unknown_resource_lists_the_known_ones() -> None:
     said = rejected({"xdp_atach": {}})
-    assert said.startswith("resources[0]: 'xdp_atach' is no resource of a stack; known are bpf_")
+    assert said.startswith("resource 1: 'xdp_atach' is no resource of a stack; known are bpf_")
     assert "xdp_attach" in said
 
 
 def test_a_resource_without_options_is_told() -> None:
     assert rejected({"bpffs": None}) == (
-        "resources[0] (bpffs): its options are missing; write them as a dictionary below it"
+        "resource 1 (bpffs): its options are missing; write them as a dictionary below it"
     )
 
 
 def test_an_unknown_option_lists_the_known_ones() -> None:
     said = rejected({"bpffs": {"pth": "/sys/fs/bpf"}})
-    assert said.startswith(
-        "resources[0] (bpffs): no such option: pth. Supported parameters include"
-    )
+    assert said.startswith("resource 1 (bpffs): no such option: pth. Supported parameters include")
 
 
 def test_every_defect_of_a_resource_is_told_at_once() -> None:
     said = rejected({"xdp_attach": {"mode": "fast"}})
-    assert said.startswith("resources[0] (xdp_attach): ")
+    assert said.startswith("resource 1 (xdp_attach): ")
     assert "missing required arguments: interface" in said
     assert "value of mode must be one of: auto, native, generic, offload, got: fast" in said
 
@@ -103,7 +107,7 @@ def test_rules_between_options_hold() -> None:
 @pytest.mark.parametrize("option", ["lock_timeout", "stack", "release"])
 def test_what_the_stack_says_is_no_option_of_a_resource(option: str) -> None:
     said = rejected({"bpf_prog": {**PROGRAM, option: "1"}})
-    assert said == f"resources[0] (bpf_prog): {option} is the stack's to say; leave it out here"
+    assert said == f"resource 1 (bpf_prog): {option} is the stack's to say; leave it out here"
 
 
 def test_text_that_is_none_is_refused() -> None:

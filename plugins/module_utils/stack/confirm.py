@@ -11,7 +11,6 @@ guard is made up for by the next boot, and told by the next run and by the statu
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -103,6 +102,8 @@ def start_guard(stack: str, token: str, engine: str = "") -> None:
 
 def _start_unit(unit: str, command: list[str]) -> None:
     """In a unit of its own: what a session started ends with the session, where logind does so."""
+    import subprocess  # a run that changes nothing does without
+
     run = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "--", *command]
     done = subprocess.run(run, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
@@ -114,6 +115,8 @@ def _start_unit(unit: str, command: list[str]) -> None:
 
 def _start_detached(command: list[str]) -> None:
     """In a session of its own, holding nothing that the caller's end waits for."""
+    import subprocess
+
     null = subprocess.DEVNULL
     subprocess.Popen(command, stdin=null, stdout=null, stderr=null, start_new_session=True, cwd="/")
 

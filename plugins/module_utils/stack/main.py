@@ -27,8 +27,6 @@ _REQUESTS: Mapping[str, Callable[[Mapping[str, Any], bool], Answer]] = {
     "status": lambda request, _check: status.status(request),
 }
 
-install_engine = engine_dir.install
-
 
 def handle(request: Mapping[str, Any], check: bool) -> Answer:
     """Do what a request says, or in check mode say what that would do.
@@ -47,6 +45,13 @@ def handle(request: Mapping[str, Any], check: bool) -> Answer:
             return step(request, check)
     except OSError as error:
         raise from_os_error(error, str(error.filename or "the release")) from error
+
+
+def install_engine(pyz: str, sha: str) -> None:
+    """Unpack the engine whose file has this SHA-256, in hex, unless it is there. Raises Failure."""
+    from . import unpack  # takes long to import, and a host needs it once
+
+    unpack.install(pyz, sha)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import subprocess
 import sys
 
 from ..bpf import files, journal
@@ -192,6 +191,8 @@ def _content(path: str) -> bytes:
 
 def _reload() -> None:
     """Have systemd read its units. A failure is for nobody: the next boot reads them anyway."""
+    import subprocess  # a run that changes nothing does without
+
     if os.path.isdir(SYSTEMD):
         with contextlib.suppress(OSError):
             subprocess.run(_RELOAD, capture_output=True, check=False)

@@ -60,6 +60,7 @@ class Adapter:
     staged: bool = False
     divisible: bool = False  # a part of its identity may go by itself
     hook: bool = False  # it decides which packets or sockets meet which program
+    brief: Callable[[Any], dict[str, Any]] | None = None  # what is reported, if not the kind's own
 
 
 def _pin(params: Params, *options: str) -> tuple[str, ...]:
@@ -214,6 +215,13 @@ def _services() -> Found:
     return services, model.desired
 
 
+def _services_brief(desired: Any) -> dict[str, Any]:
+    """The names and what moved. Rings and backends of a thousand servers fill a result, and take
+    longer to tell than all else that an unchanged host is asked."""
+    names = [service.name for service in desired.services]
+    return {"services": names, "slots_moved": sum((desired.memory.moved or {}).values())}
+
+
 def _services_dir(params: Params) -> str:
     return pin_path(params.get("pin_dir") or "xdp_lb")
 
@@ -262,6 +270,7 @@ ADAPTERS: Mapping[str, Adapter] = {
             f"{_services_dir(params)}/{name}" for name in ("maglev", "maps/services4")
         ),
         removal=_absent,
+        brief=_services_brief,
     ),
     "bpf_test_run": Adapter(None, 30, _anonymous, needs=lambda params: _pin(params, "prog")),
     "sockmap_attach": Adapter(

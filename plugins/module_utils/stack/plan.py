@@ -59,6 +59,8 @@ class Seen:
         """What the resource's own module would return."""
         if self.bound.kind is None:
             return {}
+        if self.bound.adapter.brief is not None:
+            return self.bound.adapter.brief(self.bound.desired)
         return self.bound.kind.report(self.bound.desired, self.observed)
 
 

@@ -85,6 +85,9 @@ def group() -> Iterator[Path]:
     path = Path(mounts.cgroup2(), _name())
     path.mkdir()
     yield path
+    for below in sorted(path.rglob("*"), reverse=True):
+        if below.is_dir():
+            below.rmdir()
     path.rmdir()
 
 

@@ -8,8 +8,11 @@ committed, what was asked for is there, and nothing else.
 from __future__ import annotations
 
 import os
+import socket
+import struct
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,13 @@ import pytest
 import snapshot
 from resources import Resource, converge
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import info, journal, xdp_dispatcher
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import (
+    info,
+    journal,
+    maps,
+    pins,
+    xdp_dispatcher,
+)
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.attachments import is_zombie
 
 STACK = f"journal-{os.getpid()}"
@@ -166,6 +175,10 @@ CASES: dict[str, tuple[Steps, Steps]] = {
     "cgroup link under another name": (
         lambda h: [h.programs(), h.cgroup(link="t/link")],
         lambda h: [h.cgroup(link="t/other"), h.cgroup(link="t/link", state="absent")],
+    ),
+    "cgroup created": (
+        lambda h: [h.programs()],
+        lambda h: [h.cgroup(cgroup=f"{h.group}/a/b", create_cgroup=True, mode="multi")],
     ),
     "cgroup direct": (lambda h: [h.programs()], lambda h: [h.cgroup(mode="multi")]),
     "cgroup direct upgraded": (
@@ -342,6 +355,29 @@ def test_commit(case: str, host: Host, tidy: None) -> None:
     for path in Path("/sys/fs/bpf").rglob("*"):
         assert not path.name.endswith("__next")
     assert snapshot.settled(now, host.snapshot) == []
+
+
+@pytest.mark.parametrize("link", [{}, {"link": "t/link"}])
+@pytest.mark.parametrize("commits", [False, True])
+def test_sockets_are_taken_out_at_commit(link: dict[str, str], commits: bool, host: Host) -> None:
+    for resource in (host.programs(), host.sockmap(**link)):
+        converge(resource)
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        client = stack.enter_context(socket.create_connection(listener.getsockname()))
+        stack.enter_context(listener.accept()[0])
+        fd = stack.enter_context(pins.get("/sys/fs/bpf/ebpf_fleet/t/maps/thing_sockets"))
+        maps.put(fd, struct.pack("=I", 1), struct.pack("=Q", client.fileno()))
+        before = _quiet(host)
+        with journal.recording() as log:
+            assert converge(host.sockmap(**link, state="absent", drain="force"))
+            assert len(list(maps.keys(fd, 4))) == 1
+            assert (log.commit() if commits else log.roll_back()) == []
+        if commits:
+            assert list(maps.keys(fd, 4)) == []
+        else:
+            assert len(list(maps.keys(fd, 4))) == 1
+            assert snapshot.settled(before, host.snapshot) == []
 
 
 @pytest.mark.parametrize("case", GAPS)

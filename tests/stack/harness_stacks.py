@@ -218,13 +218,13 @@ def balancer(
     version: int,
 ) -> Document:
     """The load balancer on eth0 of a network namespace, as its role declares it."""
-    made = [
-        resource("bpf_prog", object=program, pin_dir=name, pin_maps=f"{name}/maps")
-        for program in ("xdp_lb", "maglev")
-    ]
-    for program, each in zip(("xdp_lb", "maglev"), made):
+    made = []
+    for program, maps in (("xdp_lb", f"{name}/maps"), ("maglev", None)):
+        each = resource(
+            "bpf_prog", object=program, program=program, pin=f"{name}/{program}", pin_maps=maps
+        )
         each["bpf_prog"]["object"] = objects.reference(f"{program}{version}")
-    made[1]["bpf_prog"]["pin_maps"] = None
+        made.append(each)
     made += [
         resource(
             "xdp_lb_services",

@@ -49,15 +49,18 @@ lab-status: setup ## what of the lab is up
 lab-down: setup ## take the lab away again
 	@$(LAB) tests/lab/lab.py down
 
-.PHONY: bench bench-sockmap bench-xdp
+.PHONY: bench bench-sockmap bench-xdp bench-converge
 bench: ## all benchmarks; exits 1 when a target is missed
-	@missed=0; $(MAKE) bench-sockmap || missed=1; $(MAKE) bench-xdp || missed=1; exit $$missed
+	@missed=0; for each in sockmap xdp converge; do $(MAKE) bench-$$each || missed=1; done; exit $$missed
 
 bench-sockmap: bpf ## the sockmap data plane against plain TCP
 	@$(LAB) tests/bench/sockmap.py
 
 bench-xdp: bpf ## the load balancer against floors, nginx, HAProxy and nftables
 	@$(LAB) tests/bench/xdp.py
+
+bench-converge: bpf ## runs of stacks against single tasks and shell scripts, on fifty hosts
+	@$(LAB) tests/bench/converge.py
 
 .PHONY: build
 build: bpf ## the collection's tarball, in build/

@@ -22,7 +22,8 @@ class Row:
     """One kind of work, measured in each variant as often as in the others.
 
     figures: variant → one value a run, in `unit`; the first variant is what the others are compared
-    with. cpu: the same, CPU per unit of work, where that is known.
+    with. cpu: the same, CPU per unit of work, where that is known. judged: the variant that the
+    target is for.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Row:
     figures: dict[str, list[float]]
     cpu: dict[str, list[float]]
     target: Target | None
+    judged: str = "ours"
 
 
 def gains(row: Row, variant: str) -> list[float]:
@@ -55,7 +57,7 @@ def bound(row: Row) -> float:
 
 def held(row: Row) -> bool:
     """Whether the median of the pair ratios reaches its bound; a row without a target holds."""
-    return row.target is None or statistics.median(gains(row, "ours")) >= bound(row)
+    return row.target is None or statistics.median(gains(row, row.judged)) >= bound(row)
 
 
 def all_held(rows: list[Row]) -> bool:
@@ -81,7 +83,7 @@ def lines(row: Row) -> list[str]:
         if variant != first and row.cpu:
             costs = zip(row.cpu[first], row.cpu[variant])
             line += f"  cpu x{statistics.median(v / p for p, v in costs if p > 0):4.2f}"
-        if variant == "ours" and row.target is not None:
+        if variant == row.judged and row.target is not None:
             verdict = "held" if held(row) else "MISSED"
             less = " (the yardstick's)" if bound(row) < row.target.at_least else ""
             line += f"  {row.target.what} >= {bound(row):.2f}{less}: {verdict}"

@@ -8,12 +8,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import stacks
 from stacks import HOME, NAME, Host, pinned
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import mounts, syscall
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import features, mounts, pins, syscall
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.syscall import Cmd
 from ansible_collections.ebpf.fleet.plugins.module_utils.stack import transaction
 from ansible_collections.ebpf.fleet.plugins.module_utils.stack.plan import Step
@@ -230,3 +231,54 @@ def test_two_stacks_leave_each_other_alone(host: Host) -> None:
     other.converge(made)
     transaction.remove([made])
     assert host.settled(ours) == []
+
+
+def test_a_cgroup_that_is_not_there_yet(host: Host) -> None:
+    """A service that starts later finds its program."""
+    group = host.group / "later" / "deep"
+    declared = [host.programs(), host.cgroup(cgroup=str(group))]
+    host.refused(host.manifest(declared), f"there is no cgroup {group}")
+    declared = [host.programs(), host.cgroup(cgroup=str(group), create_cgroup=True)]
+    failing = host.manifest(declared)
+    host.refused(failing, "EIO", commit=_fail)
+    assert not group.parent.exists()
+    try:
+        done = host.proven(host.manifest(declared))
+        assert f"create cgroup {group}" in done.actions
+        transaction.remove(host.kept)
+        assert group.is_dir()
+    finally:
+        group.rmdir()
+        group.parent.rmdir()
+
+
+def _fail(_plan: object) -> None:
+    raise OSError(5, "Input/output error", "the store")
+
+
+def test_without_links_for_sockmaps(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a kernel before 6.10 the program is attached directly, when that was allowed."""
+    monkeypatch.setattr(features, "sockmap_link", lambda: False)
+    declared = [host.programs(), host.sockmap(link_fallback=True)]
+    host.proven(host.manifest(declared))
+    assert not Path(f"{HOME}/{NAME}/msg_link").exists()
+    upgraded = [host.programs(2), host.sockmap(link_fallback=True)]
+    done = host.proven(host.manifest(upgraded, "r2"))
+    assert done.actions[-1].startswith("replace program")
+    monkeypatch.undo()
+    done = host.proven(host.manifest(upgraded, "r2"))
+    assert done.actions[-1].startswith("take over by link")
+
+
+def test_what_other_runs_left_half_done(host: Host) -> None:
+    """Names of objects that waited for their place, and empty directories, go with the next run."""
+    wanted = host.manifest(host.all_kinds())
+    host.converge(wanted)
+    whole = host.snapshot()
+    with pins.get(f"{HOME}/{NAME}/maps/thing_numbers") as fd:
+        pins.pin(fd, f"{HOME}/{NAME}/own__next")
+        pins.pin(fd, f"{HOME}/{NAME}/maps/thing_numbers__next")
+    Path(f"{HOME}/{NAME}/empty/deeper").mkdir(parents=True)
+    done = host.proven(wanted)
+    assert len(done.actions) == 4  # the gate, too
+    assert host.settled(whole) == []

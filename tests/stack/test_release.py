@@ -134,6 +134,22 @@ def test_a_file_of_the_host_is_copied_into_the_release(host: Host) -> None:
         host.ask({"do": "deploy", "manifest": manifest})
 
 
+def test_a_source_of_the_host_is_compiled_into_the_release(host: Host) -> None:
+    path = host.disk / "mine.c"
+    path.write_text('#include "mine.h"\n')
+    path.with_suffix(".h").write_text(release_host.PROGRAM)
+    manifest = host.manifest("r1", 1)
+    options = manifest["resources"][0]["bpf_prog"]
+    options.update(object=None, source=str(path), compiler="clang", remote_src=True)
+    assert host.ask({"do": "deploy", "manifest": manifest})["changed"]
+    assert not host.ask({"do": "deploy", "manifest": manifest})["changed"]
+    for name in (path, path.with_suffix(".h")):
+        name.unlink()
+    host.reboot()
+    host.engine("replay")
+    assert host.version() == 1
+
+
 def test_drift_is_told_and_repaired(host: Host) -> None:
     first = host.manifest("r1", 1)
     host.deploy(first)

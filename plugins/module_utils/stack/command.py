@@ -22,7 +22,8 @@ version of it, stored below /var/lib/ebpf-fleet."""
 
 _STATUSES = """\
 exit status:
-  0  done, or there was nothing to do (status: every stack is in sync or removed)
+  0  done, or there was nothing to do (status: every stack is in sync or removed;
+     replay: every stack runs a release, its current one or what it fell back to)
   1  refused or failed; the reason is on standard error, and nothing was changed unless it says so
   2  the command line is wrong
   3  status: a stack is drifted, unfinished, or runs what a boot fell back to

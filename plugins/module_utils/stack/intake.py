@@ -9,9 +9,11 @@ is named by its content from here on, and stored.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,33 +41,36 @@ class Brought:
         return self.files.get(sha) or store.object_path(self.manifest.name, sha)
 
 
-def read(document: Any, blobs: str) -> Brought:
+@contextlib.contextmanager
+def reading(document: Any, blobs: str) -> Iterator[Brought]:
     """Read a manifest and look its files up: in the store, in the directory ``blobs``, on the host.
 
-    Raises Failure for a document that is no manifest, and for a path that holds no file.
+    What has to be compiled is there until the context ends. Raises Failure for a document that is
+    no manifest, and for a path that holds no file.
     """
-    local: dict[str, str] = {}
-    manifest = manifests.parse(_localised(document, local))
-    files: dict[str, str] = {}
-    lacks = []
-    for sha in sorted(manifest.objects):
-        places = [store.object_file(manifest.name, sha)]
-        places += [os.path.join(blobs, sha)] if blobs else []
-        places += [local[sha]] if sha in local else []
-        found = next((place for place in places if store.has_content(place, sha)), None)
-        if found is None:
-            lacks.append(sha)
-        elif found != places[0]:
-            files[sha] = found
-    return Brought(manifest, files, tuple(lacks))
+    with contextlib.ExitStack() as scratch:
+        local: dict[str, str] = {}
+        manifest = manifests.parse(_localised(document, local, scratch))
+        files: dict[str, str] = {}
+        lacks = []
+        for sha in sorted(manifest.objects):
+            places = [store.object_file(manifest.name, sha)]
+            places += [os.path.join(blobs, sha)] if blobs else []
+            places += [local[sha]] if sha in local else []
+            found = next((place for place in places if store.has_content(place, sha)), None)
+            if found is None:
+                lacks.append(sha)
+            elif found != places[0]:
+                files[sha] = found
+        yield Brought(manifest, files, tuple(lacks))
 
 
-def _localised(document: Any, local: dict[str, str]) -> Any:
+def _localised(document: Any, local: dict[str, str], scratch: contextlib.ExitStack) -> Any:
     """The document with paths on this host replaced by what is there now; notes them in local."""
     if not isinstance(document, Mapping) or not isinstance(document.get("resources"), list):
         return document  # which parse refuses in its own words
     resources = [
-        {kind: _named_by_content(params, local) for kind, params in item.items()}
+        {kind: _named_by_content(params, local, scratch) for kind, params in item.items()}
         if isinstance(item, Mapping)
         else item
         for item in document["resources"]
@@ -73,24 +78,41 @@ def _localised(document: Any, local: dict[str, str]) -> Any:
     return {**document, "resources": resources}
 
 
-def _named_by_content(params: Any, local: dict[str, str]) -> Any:
+def _named_by_content(params: Any, local: dict[str, str], scratch: contextlib.ExitStack) -> Any:
     if not isinstance(params, Mapping) or not params.get("remote_src"):
         return params
-    named = dict(params)
-    expected = str(params.get("sha256") or "").lower()
+    # The store is where the file is from now on, on every host alike.
+    named = {**params, "remote_src": False}
     for option in _OPTIONS:
         path = params.get(option)
-        if isinstance(path, str) and path and not manifests.is_reference(path):
+        if not isinstance(path, str) or not path or manifests.is_reference(path):
+            continue
+        sha = _sha_of(path)
+        expected = str(params.get("sha256") or "").lower()
+        if expected and sha != expected:
+            raise Failure(
+                f"{path} has sha256 {sha}, expected {expected}; nothing was changed: copy the file "
+                "again, or correct sha256"
+            )
+        if option == "source" and params.get("compiler") != "bcc":
+            path = _compiled(path, params.get("cflags") or (), scratch)
             sha = _sha_of(path)
-            if expected and sha != expected:
-                raise Failure(
-                    f"{path} has sha256 {sha}, expected {expected}; nothing was changed: copy the "
-                    "file again, or correct sha256"
-                )
-            local[sha] = path
+            named.update(source=None, cflags=None, object=f"sha256:{sha}", sha256=None)
+        else:
             named[option] = f"sha256:{sha}"
-    # The store is where the file is from now on, at every host alike.
-    return {**named, "remote_src": False}
+        local[sha] = path
+    return named
+
+
+def _compiled(path: str, cflags: Sequence[str], scratch: contextlib.ExitStack) -> str:
+    """What clang makes of a source: the object is stored, as no source is whole without headers."""
+    from ..resource import object as objects
+
+    directory = scratch.enter_context(tempfile.TemporaryDirectory(prefix="ebpf-fleet-"))
+    output = os.path.join(directory, os.path.basename(path) + ".o")
+    source = objects.Source(path, "clang", tuple(str(flag) for flag in cflags))
+    objects.compile_clang(source, output)
+    return output
 
 
 def _sha_of(path: str) -> str:

@@ -16,6 +16,7 @@ from ..bpf import journal
 from ..resource.errors import Failure
 from . import intake, keep, move, store
 from . import manifest as manifests
+from .intake import Brought
 from .manifest import Manifest
 from .move import Move
 from .record import APPLYING, Record
@@ -26,9 +27,14 @@ KEEP = 5
 
 def deploy(request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     """Make a release what this host runs, and store it; or answer which objects it ``lacks``."""
-    brought = intake.read(request.get("manifest"), str(request.get("blobs") or ""))
-    if brought.lacks:
-        return {"lacks": list(brought.lacks)}
+    blobs = str(request.get("blobs") or "")
+    with intake.reading(request.get("manifest"), blobs) as brought:
+        if brought.lacks:
+            return {"lacks": list(brought.lacks)}
+        return _deploy(brought, request, check)
+
+
+def _deploy(brought: Brought, request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     manifest = brought.manifest
     state = store.load(manifest.name)
     _refuse_other_content(state, manifest)
@@ -122,7 +128,6 @@ def _activate(
 ) -> dict[str, Any]:
     goal = store.manifest(state, release)
     record = state.record(release)
-    engine = str(request.get("engine") or "")
     wanted = Move(
         state,
         goal,
@@ -130,7 +135,6 @@ def _activate(
         lambda sha: store.object_path(state.stack, sha),
         back=release,
         keep=number(request, "keep", 0),
-        engine=engine,
     )
     return move.run(wanted, check)
 

@@ -58,7 +58,7 @@ class Stored:
         record = self.record
         if record is None:
             return ("", self.name)
-        return (max(record.created, *record.activated), self.name)
+        return (max((record.created, *record.activated)), self.name)
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,10 @@ class State:
         if stored is None:
             raise missing(self, release)
         if stored.record is None:
-            raise Failure(f"release {release} of stack {self.stack} is damaged: {stored.problem}")
+            raise Failure(
+                f"release {release} of stack {self.stack} is damaged: {stored.problem}; or make "
+                "another release active (bpf_release, state=active)"
+            )
         return stored.record
 
 

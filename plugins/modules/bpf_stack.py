@@ -45,6 +45,8 @@ options:
   release:
     description:
       - Name of the release. A release is never changed, so another content needs another name.
+      - A program whose content is the same stays loaded when the release changes; its mark
+        C(release) tells which release loaded it.
       - Without one, the name is V(auto-) and the first digits of the digest of the content.
     type: str
   resources:
@@ -204,7 +206,9 @@ plan:
       type: list
       elements: str
 resources:
-  description: What the module of each resource returns, in the order in which they are declared.
+  description:
+    - What the module of each resource returns, in the order in which they are declared.
+    - Of C(xdp_lb_services) the names of the services and C(slots_moved) alone.
   type: list
   elements: dict
   returned: success

@@ -69,6 +69,13 @@ class EngineAction(ActionBase):
             result.update(failed=True, msg=str(failure), **failure.details)
         return result
 
+    def cleanup(self, force: bool = False) -> None:
+        """Remove what was sent, unless the release has cut the host off until it reverts."""
+        try:
+            super().cleanup(force)
+        except AnsibleConnectionFailure as error:
+            self._display.warning(f"{self._connection._shell.tmpdir} stays on the host: {error}")
+
     def _converse(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Ask the engine. Raises Failure, AnsibleError."""
         raise NotImplementedError
@@ -114,11 +121,8 @@ class EngineAction(ActionBase):
         arguments = {"engine": digest, "objects": sorted(blobs), "request": request}
         answer = self._run_engine(arguments, task_vars)
         if answer.get("lacks"):
-            try:
-                directory = self._send(answer["lacks"], {**blobs, digest: program})
-                answer = self._run_engine({**arguments, "blobs": directory}, task_vars)
-            finally:
-                self._remove_tmp_path(self._connection._shell.tmpdir)
+            directory = self._send(answer["lacks"], {**blobs, digest: program})
+            answer = self._run_engine({**arguments, "blobs": directory}, task_vars)
         if answer.get("lacks"):
             raise Failure(f"the host did not keep what was sent to it: {answer['lacks']}")
         if "msg" in answer:

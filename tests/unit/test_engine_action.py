@@ -42,7 +42,6 @@ class Action(engine.EngineAction):
         self.answers = list(answers)
         self.asked: list[dict[str, Any]] = []
         self.sent: dict[str, bytes] = {}
-        self.removed: list[str] = []
         self._connection = Connection()
 
     def _execute_module(self, **call: Any) -> dict[str, Any]:
@@ -61,9 +60,6 @@ class Action(engine.EngineAction):
     def _fixup_perms2(self, *_paths: Any, **_options: Any) -> None:
         pass
 
-    def _remove_tmp_path(self, tmp_path: Any, **_options: Any) -> None:
-        self.removed.append(tmp_path)
-
 
 @pytest.fixture(autouse=True)
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +74,6 @@ def test_an_unchanged_host_is_asked_once_and_sent_nothing() -> None:
     assert action._ask({"do": "deploy"}, BLOBS, {}) == {"changed": False}
     assert [asked["engine"] for asked in action.asked] == [DIGEST]
     assert action.sent == {}
-    assert action.removed == []
 
 
 def test_exactly_what_is_lacking_is_sent_once() -> None:
@@ -87,7 +82,6 @@ def test_exactly_what_is_lacking_is_sent_once() -> None:
     assert action._ask({"do": "deploy"}, BLOBS, {}) == {"changed": True}
     assert action.sent == {f"/tmp/task/{DIGEST}": PROGRAM, f"/tmp/task/{'1' * 64}": b"another"}
     assert [asked.get("blobs") for asked in action.asked] == [None, "/tmp/task"]
-    assert action.removed == ["/tmp/task"]
 
 
 def test_an_object_that_the_task_does_not_have_is_named() -> None:

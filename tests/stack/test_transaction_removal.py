@@ -283,3 +283,15 @@ def test_given_resources_without_a_stored_manifest(host: Host) -> None:
     assert done.actions[0].startswith("add 1 entry of")
     assert host.settled(before) == []
     assert not list(info.links()) or not HOME.exists()
+
+
+def test_a_stored_drain_that_does_not_fit_any_more(host: Host) -> None:
+    """It is no reason not to remove; one that is given has to fit."""
+    before = host.snapshot()
+    wanted = host.manifest([host.programs()], drain=[host.numbers({"no number": 1})])
+    host.converge(wanted)
+    with pytest.raises(Failure, match="no number"):
+        transaction.remove([], drain=[resource_of(host.numbers({"no number": 1}))], name=NAME)
+    done = transaction.remove([wanted])
+    assert any("cannot be drained first" in each for each in done.warnings)
+    assert host.settled(before) == []

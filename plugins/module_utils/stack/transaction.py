@@ -278,10 +278,10 @@ def remove(
     require_root()
     name = name or manifests[0].name
     doomed = _all_doomed(name, manifests, to_remove(list(resources), "resources"))
-    drains = _drains(manifests, to_remove(list(drain), "drain"))
-    first = [plan.direct(each) for each in map(plan.look, drains) if each.changes]
+    first, undrained = _drained(manifests, to_remove(list(drain), "drain"))
     planned = [step for step in (prune.removal(name, each) for each in doomed) if step]
     rest, warnings = _leftovers(name, doomed, planned)
+    warnings = (*undrained, *warnings)
     todo = Plan((*first, *planned, *rest))
     if check or not todo.steps:
         return result_of(todo.steps, warnings)
@@ -313,16 +313,29 @@ def _removal_of(resource: Resource) -> dict[str, Any] | None:
     return adapter.removal(resource.params, adapter.identity(resource.params))
 
 
-def _drains(manifests: Sequence[Manifest], given: Sequence[Resource]) -> list[Bound]:
-    """What to converge before anything is taken away, where its map is there at all."""
-    found: list[Bound] = []
+def _drained(
+    manifests: Sequence[Manifest], given: Sequence[Resource]
+) -> tuple[list[Step], tuple[str, ...]]:
+    """What to converge before anything is taken away, where its map is there at all.
+
+    A stored one that does not fit its map any more does not stand in the way of a removal.
+    """
+    steps: list[Step] = []
+    warnings: list[str] = []
     known: set[str] = set()
     for resource in (*given, *(each for manifest in manifests for each in manifest.drain)):
         identity = ADAPTERS[resource.kind].identity(resource.params)
         if not identity & known and plan.has_needs(resource):
-            found.append(plan.bind(resource))
+            try:
+                seen = plan.look(plan.bind(resource))
+            except Failure as failure:
+                if resource in given:
+                    raise
+                warnings.append(f"cannot be drained first: {failure}")
+                continue
+            steps += [plan.direct(seen)] if seen.changes else []
         known |= identity
-    return found
+    return steps, tuple(warnings)
 
 
 def _leftovers(

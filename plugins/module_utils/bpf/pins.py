@@ -100,11 +100,13 @@ class _Before:
 
     @classmethod
     def of(cls, path: str) -> _Before | None:
-        """What has the name now; None when nothing does, or when nothing records."""
+        """What has the name now; None for nothing, a directory, or when nothing records."""
         if not journal.records():
             return None
         try:
             status = os.stat(path)
+            if stat.S_ISDIR(status.st_mode):
+                return None  # which no pin takes the place of
             with get(path) as fd:
                 return cls(path, journal.hold(fd), status)
         except FileNotFoundError:

@@ -9,7 +9,6 @@ host's mount namespace: which program is attached, and which port the policy has
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +35,7 @@ POLICY = "/sys/fs/bpf/ebpf_fleet/sockmap/maps/policy_ports"
 STORE = "/var/lib/ebpf-fleet/sockmap"
 # The port that each release accelerates: what makes it differ from the others.
 PORTS = {"v1": 9001, "v2": 9002, "v3": 9003, "v4": 9004}
+LISTED = re.compile(r'\s+("(?:[^"\\]|\\.)*"),?')
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
 
 
@@ -51,20 +52,22 @@ class Run:
 
     def table(self, *header: str) -> dict[str, list[str]]:
         """The last table with this header: the cells of each row, by the first one."""
-        lines = [line.strip().rstrip(",") for line in self.output.splitlines()]
+        lines = [said(line) for line in self.output.splitlines()]
         starts = [
-            number
-            for number, line in enumerate(lines)
-            if line.startswith('"') and ast.literal_eval(line).split()[: len(header)] == [*header]
+            number for number, line in enumerate(lines) if line.split()[: len(header)] == [*header]
         ]
         assert starts, f"no table {header} in:\n{self.output[-3000:]}"
         rows = {}
-        for line in lines[starts[-1] + 1 :]:
-            if not line.startswith('"'):
-                break
-            name, *cells = re.split(r"  +", ast.literal_eval(line))
+        for line in takewhile(bool, lines[starts[-1] + 1 :]):
+            name, *cells = re.split(r"  +", line)
             rows[name] = cells
         return rows
+
+
+def said(line: str) -> str:
+    """The text of a line that debug prints of a list; "" for any other line."""
+    found = LISTED.fullmatch(line)
+    return str(json.loads(found[1])) if found else ""
 
 
 def command(playbook: str, *options: str) -> list[str]:
@@ -84,7 +87,7 @@ def run(playbook: str, *options: str) -> Run:
     """Run ebpf.fleet.`playbook` on the hosts; the output is kept in the lab's log, too."""
     words = command(playbook, *options)
     done = subprocess.run(
-        words, check=False, capture_output=True, text=True, env=environment(), timeout=180
+        words, check=False, capture_output=True, text=True, env=environment(), timeout=400
     )
     with (LOGS / f"{playbook}.log").open("a", encoding="utf-8") as log:
         log.write(f"$ {' '.join(words)}\n{done.stdout}{done.stderr}\nstatus {done.returncode}\n")

@@ -237,7 +237,7 @@ def test_two_controllers_at_once_on_one_host() -> None:
         )
         for release in ("v3", "v4")
     ]
-    outputs = [process.communicate(timeout=120)[0] for process in running]
+    outputs = [process.communicate(timeout=300)[0] for process in running]
     statuses = [process.returncode for process in running]
     now = see(HOSTS[11]).release
     assert now in ("v3", "v4"), outputs

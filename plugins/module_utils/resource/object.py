@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -95,6 +93,8 @@ def _built(source: Source) -> Iterator[tuple[str, bytes]]:
     if source.compiler != "clang":
         yield source.path, content
         return
+    import tempfile  # takes 5 ms to read with all that it needs, and only sources want it
+
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
         path = os.path.join(scratch, os.path.basename(source.path) + ".o")
         yield path, compile_clang(source, path)
@@ -169,6 +169,8 @@ def _load_advice(error: libbpf.LoadError) -> str:
 
 def compile_clang(source: Source, output: str) -> bytes:
     """Compile to ``output``, reproducibly, and return the object's bytes."""
+    import subprocess  # likewise
+
     directory = os.path.dirname(os.path.abspath(source.path))
     command = [*_CLANG, f"-ffile-prefix-map={directory}=.", "-fdebug-compilation-dir=."]
     command += [*_include_paths(), *source.cflags, "-x", "c", os.path.abspath(source.path)]

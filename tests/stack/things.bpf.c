@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
-/* A program for each kind of hook. VERSION 1 and 2 load, the verifier rejects 3. */
+/* A program for each kind of hook. VERSION 1 and 2 load, the verifier
+ * rejects 3. */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
 

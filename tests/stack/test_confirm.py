@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,38 @@ def test_the_guard_outlives_the_session_that_started_it(host: Host) -> None:
     assert os.getsid(guard) == guard
     for number in (0, 1, 2):
         assert os.readlink(f"/proc/{guard}/fd/{number}") == "/dev/null"
+
+
+SYSTEMD_RUN = """#!/bin/sh
+echo "$@" >"$0.words"
+while [ "$1" != -- ]; do shift; done
+shift
+setsid "$@" </dev/null >/dev/null 2>&1 &
+"""
+
+
+def test_systemd_runs_the_guard_where_it_runs_the_host(host: Host) -> None:
+    host.systemd = True
+    host.reboot()
+    program = host.disk / "usr/local/sbin/systemd-run"
+    program.write_text(SYSTEMD_RUN)
+    program.chmod(0o755)
+    deploy(host, 1, 0)
+    deploy(host, 2, SHORT)
+    words = Path(f"{program}.words").read_text().split()
+    assert words[:2] == ["--quiet", "--collect"]
+    assert words[2].startswith("--unit=ebpf-fleet-guard-web-")
+    known = subprocess.run(
+        ["/usr/bin/systemd-run", "--help"], capture_output=True, text=True, check=True
+    )
+    assert all(word.partition("=")[0] in known.stdout for word in words[:3])
+    wait_for(lambda: host.version() == 1)
+    program.write_text("#!/bin/sh\necho no such bus >&2; exit 1\n")
+    before = host.listing("/var/lib/ebpf-fleet")
+    with pytest.raises(Refused, match=r"systemd-run does not start the guard .*: no such bus"):
+        deploy(host, 3, LONG)
+    assert host.listing("/var/lib/ebpf-fleet") == before
+    assert host.version() == 1
 
 
 def test_without_an_engine_there_is_no_guard_and_so_no_change(host: Host) -> None:

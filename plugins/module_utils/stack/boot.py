@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..bpf import cgroup, journal, mounts, netns, pins, rtnetlink
+from ..bpf import journal, mounts, netns, pins, rtnetlink
 from ..resource.errors import Failure, from_os_error
 from ..resource.lock import host_lock
 from ..resource.paths import BPFFS
@@ -140,12 +140,11 @@ def _candidates(state: State, goal: str) -> list[str]:
 
 def _converge(state: State, goal: str, release: str, reason: str) -> bool:
     """Make a release run, and note it in the place of ``goal``. Raises Failure."""
-    manifest = store.manifest(state, release)
+    manifest = _prepared(store.manifest(state, release))
     previous, _warnings = move.involved(state)
     fallback = None
     if release != goal:
         fallback = Fallback(release, goal, reason, platform.release(), keep.now())
-    _prepare(manifest)
 
     def resolve(sha: str) -> str:
         return store.object_path(state.stack, sha)
@@ -195,28 +194,24 @@ def _mount_bpffs() -> None:
             raise from_os_error(error, f"mount a BPF file system on {BPFFS}") from error
 
 
-def _prepare(manifest: Manifest) -> None:
-    """Make the cgroups that services will have, wait for the interfaces that drivers will make."""
+def _prepared(manifest: Manifest) -> Manifest:
+    """Wait for the interfaces that drivers will make, and ask for the cgroups of later services.
+
+    A service that starts afterwards finds its cgroup there, and the program in it.
+    """
     end = time.monotonic() + _INTERFACE_SECONDS
     for resource in manifest.resources:
-        if resource.kind == "cgroup_attach":
-            _make_cgroup(str(resource.params.get("cgroup") or ""))
-        elif resource.kind in _WITH_INTERFACE:
+        if resource.kind in _WITH_INTERFACE:
             _wait_until(end, functools.partial(_has_interface, resource))
+    return dataclasses.replace(
+        manifest, resources=tuple(_with_cgroup(each) for each in manifest.resources)
+    )
 
 
-def _make_cgroup(declared: str) -> None:
-    """Make the control group that a service will find when it starts, with its program there."""
-    root = mounts.cgroup2()
-    if not root or not declared:
-        return
-    path = declared if declared.startswith(root + "/") else os.path.join(root, declared.lstrip("/"))
-    if os.path.isdir(cgroup.locate(declared)):
-        return
-    try:
-        os.makedirs(path, exist_ok=True)
-    except OSError as error:
-        raise from_os_error(error, f"make the cgroup {path}") from error
+def _with_cgroup(resource: Resource) -> Resource:
+    if resource.kind != "cgroup_attach":
+        return resource
+    return dataclasses.replace(resource, params={**resource.params, "create_cgroup": True})
 
 
 def _has_interface(resource: Resource) -> bool:

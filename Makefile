@@ -28,6 +28,10 @@ bpf: setup ## build the BPF objects and programs into the roles
 test: setup ## run every check, or some: make test PARTS="lint unit"
 	@$(PYTHON) tests/ci/run.py $(PARTS)
 
+.PHONY: test-full
+test-full: setup ## every case of the kill and fail matrices: make test-full PARTS=stack (hours)
+	@STACK_FAULTS=all $(PYTHON) tests/ci/run.py $(PARTS)
+
 .PHONY: lint
 lint: setup ## run the static checks only
 	@$(PYTHON) tests/ci/run.py lint

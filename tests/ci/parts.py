@@ -97,6 +97,10 @@ def count_integration(_part: Part, output: str, succeeded: bool) -> Count:
     return counting.integration(output, succeeded)
 
 
+# make test-full: every case of the kill and the fail matrix, which takes hours.
+FULL = os.environ.get("STACK_FAULTS") == "all"
+
+
 def pytest(name: str, what: str, timeout: int) -> Part:
     """tests/NAME with pytest; no plugin of the environment may take part."""
     report = f"--junit-xml={CACHE / f'{name}-results' / 'pytest.xml'}"
@@ -157,8 +161,14 @@ PARTS = (
         timeout=1800,
         alone=True,
     ),
+    pytest(
+        "stack",
+        "releases: transactions, the store, replay; killed and failing at each step",
+        timeout=6 * 3600 if FULL else 1200,
+    ),
     pytest("packets", "the load balancer packet by packet, on bytes alone", timeout=600),
     pytest("traffic", "the data planes under real traffic", timeout=900),
     pytest("balancer", "the load balancer under real traffic", timeout=600),
+    pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
     pytest("lab", "make lab from end to end", timeout=900),
 )

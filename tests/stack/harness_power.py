@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
+from pathlib import Path
 
 import harness_world as worlds
 from harness_cases import Bench, Scenario, Verdict
@@ -23,17 +25,17 @@ class PowerBench(Bench):
     def __init__(self, world: World, objects: Objects, scenario: Scenario) -> None:
         super().__init__(world, objects, scenario)
         self.prepare()
-        self.before = STORE.parent / "before"
-        shutil.rmtree(self.before, ignore_errors=True)
+        self.scratch = tempfile.TemporaryDirectory()
+        self.before, model = Path(self.scratch.name, "before"), Path(self.scratch.name, "model")
         if STORE.exists():
             shutil.copytree(STORE, self.before, symlinks=True)
         self.steps = self.ask(scenario.request).steps
         disk = self._disk()
         self.points = [step for step in self.steps if not step.read and disk.do(step)]
-        disk.write_image("kept", STORE.parent / "model")
-        assert same_tree(STORE.parent / "model", STORE), "the model of the disk is wrong"
-        disk.write_image("lost", STORE.parent / "model")
-        assert same_tree(STORE.parent / "model", STORE), "the end of the run is not on the disk"
+        disk.write_image("kept", model)
+        assert same_tree(model, STORE), "the model of the disk is wrong"
+        disk.write_image("lost", model)
+        assert same_tree(model, STORE), "the end of the run is not on the disk"
 
     def _disk(self) -> Disk:
         disk = Disk.of(self.before)

@@ -27,7 +27,9 @@ options:
 EXAMPLES = r"""
 - name: Which host has which release is said
   ansible.builtin.debug:
-    msg: "{{ [['web1', '2026-11-21'], ['web10', '2026-11-20']] | ebpf.fleet.table(['host', 'release']) }}"
+    msg: "{{ rows | ebpf.fleet.table(['host', 'release']) }}"
+  vars:
+    rows: [[web1, "2026-11-21"], [web10, "2026-11-20"]]
   # => ["host   release", "web1   2026-11-21", "web10  2026-11-20"]
 """
 
@@ -47,9 +49,7 @@ def table(rows: Iterable[Sequence[object]], header: Sequence[object] = ()) -> li
     """Lines of aligned cells. Raises AnsibleFilterError when rows differ in length."""
     cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
     if len({len(row) for row in cells}) > 1:
-        raise AnsibleFilterError(
-            "ebpf.fleet.table: rows and header differ in their number of cells"
-        )
+        raise AnsibleFilterError("table: rows and header differ in their number of cells")
     widths = [max(len(cell) for cell in column) for column in zip(*cells)]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in cells

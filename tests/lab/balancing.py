@@ -15,8 +15,17 @@ from dataclasses import dataclass, field
 
 from cgroups import LabError
 from fabric import ssh
-from layout import BACKENDS, BALANCERS, CLIENTS, SERVICE, SSH_CONFIG, Host
-from plays import play
+from layout import (
+    BACKENDS,
+    BALANCERS,
+    CLIENTS,
+    REPOSITORY,
+    SERVICE,
+    SSH_CONFIG,
+    STATE,
+    Host,
+)
+from plays import output, play, table
 from progress import step
 from shell import wait_for
 
@@ -30,6 +39,10 @@ VIPS = {
     "dsr, IPv6": "http://[2001:db8:1::20]/",
 }
 STOP = "/tmp/enough"
+# Bytes behind the end of an object change nothing of it but what it is known by.
+BUILD = REPOSITORY / "roles/xdp_lb/files/xdp_lb.bpf.o"
+NEW_BUILD = STATE / "xdp_lb.bpf.o"
+NEW = "lab-2"
 CURLS = 24
 
 
@@ -106,9 +119,17 @@ def add() -> None:
     play("site", GROUP)
 
 
-def upgrade(release: str) -> None:
-    """Another release of the program takes over."""
-    play("site", GROUP, "-e", f"xdp_lb_release={release}")
+def upgrade() -> str:
+    """Another release takes over, with another build of the program. Returns what was said of it."""
+    NEW_BUILD.write_bytes(BUILD.read_bytes() + b"another build")
+    told = output("site", GROUP, "-e", f"xdp_lb_release={NEW}", "-e", f"xdp_lb_object={NEW_BUILD}")
+    return "\n".join(table(told, "host", "before", "now"))
+
+
+def withdraw() -> str:
+    """The release is withdrawn by its name: what was there before it takes over again."""
+    told = output("rollback", GROUP, "-e", "stack=xdp_lb", "-e", f"release={NEW}")
+    return "\n".join(table(told, "host", "before", "now"))
 
 
 def await_health(backend: Host, wanted: str) -> None:
@@ -139,7 +160,8 @@ EVENTS = (
     Event("a backend is killed, and comes back", kill_and_bring_back),
     Event("a backend is drained", drain),
     Event("it is added again", add),
-    Event("the program is upgraded", lambda: upgrade("lab-2")),
+    Event("the program is upgraded", upgrade),
+    Event("the release is rolled back by name", withdraw),
 )
 
 
@@ -152,14 +174,17 @@ def show() -> list[str]:
             columns = "".join(f"{answers[backend.name]:>12}" for backend in BACKENDS)
             lines.append(f"{url:<29}{name:<10}"[:24].ljust(24) + columns + f"  {name}")
     lines += ["", f"{'under load':<38}{'requests':>10}{'failed':>8}{'broken':>8}{'refused':>9}"]
+    tables: list[str] = []
     for event in EVENTS:
         with step(event.title):
             with load() as seen:
                 time.sleep(0.5)
-                event.happen()
+                said = event.happen()
                 time.sleep(0.5)
+        if said:
+            tables += ["", f"{event.title}:", str(said)]
         lines.append(
             f"{event.title:<38}{seen.requests:>10,}{seen.failed:>8}{seen.broken:>8}{seen.refused:>9}"
         )
         lines += [f"    {line}" for line in seen.trouble]
-    return lines
+    return lines + tables

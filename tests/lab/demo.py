@@ -10,8 +10,9 @@ import time
 import balancing
 import fabric
 import figures
+import plays
 from layout import SSH_CONFIG, WEB
-from plays import must_change_nothing, play, summary
+from plays import must_change_nothing, output, play, summary
 from progress import step
 
 NOTES = """
@@ -35,7 +36,8 @@ The lab is up and at work. Try:
       after an edit in playbooks/inventories/lab/group_vars/
   ansible-playbook ebpf.fleet.drain -e backend=10.78.1.33
   ansible-playbook ebpf.fleet.verify      prove that the stack is bypassed and every backend answers
-  ansible-playbook ebpf.fleet.rollback    take it back, under traffic
+  ansible-playbook ebpf.fleet.drift       say what is not as declared, host by host
+  ansible-playbook ebpf.fleet.rollback    say to what one can go back; -e to=none takes everything away
   make lab-down                           leave no trace"""
 
 
@@ -55,7 +57,7 @@ def run() -> None:
         result.text = "data bypasses the stack, every backend answers"
     with step(f"{plain.name} made anew; rollback.yml on {rolled_back.name}") as result:
         fabric.again(plain)
-        result.text = summary(play("rollback", rolled_back.name))
+        result.text = summary(play("rollback", rolled_back.name, "-e", "to=none"))
     with step("nginx restarted everywhere: new connections only"):
         figures.prepare(WEB)
     states = {"plain": plain, "accelerated": accelerated, "rolled back": rolled_back}
@@ -63,6 +65,9 @@ def run() -> None:
     with step("site.yml: all three accelerated") as result:
         result.text = summary(play("site", "sockmap_accelerator"))
     under_load = balancing.show()
+    with step("drift.yml") as result:
+        drift = plays.table(output("drift"), "host", "what", "state")
+        result.text = "nothing has drifted"
     print()
     print("\n".join(figures.render(table)))
     print(
@@ -76,5 +81,6 @@ def run() -> None:
     print()
     print("\n".join(under_load))
     print(UNDER_LOAD)
+    print("\ndrift.yml:\n" + "\n".join(drift))
     print(NEXT)
     print(f"\n{time.monotonic() - begin:.0f} s in all.")

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from cgroups import LabError
@@ -20,6 +22,7 @@ RECAP = re.compile(
     r"^(?P<host>\S+)\s+: ok=(?P<ok>\d+)\s+changed=(?P<changed>\d+)",
     re.MULTILINE,
 )
+LISTED = re.compile(r'\s+("(?:[^"\\]|\\.)*"),?')
 TAIL_LINES = 40
 
 
@@ -68,6 +71,23 @@ def parse(output: str) -> list[Recap]:
         Recap(found["host"], int(found["ok"]), int(found["changed"]))
         for found in RECAP.finditer(output)
     ]
+
+
+def table(output: str, *header: str) -> list[str]:
+    """The lines of the last table with this header that the playbook has printed, header included."""
+    lines = [said(line) for line in output.splitlines()]
+    starts = [
+        number for number, line in enumerate(lines) if line.split()[: len(header)] == [*header]
+    ]
+    if not starts:
+        raise LabError(f"no table {' '.join(header)} in:\n{output[-3000:]}")
+    return list(takewhile(bool, lines[starts[-1] :]))
+
+
+def said(line: str) -> str:
+    """The text of a line that debug prints of a list; "" for any other line."""
+    found = LISTED.fullmatch(line)
+    return str(json.loads(found[1])) if found else ""
 
 
 def summary(recaps: list[Recap]) -> str:

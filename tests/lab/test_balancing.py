@@ -28,7 +28,8 @@ def xdp_program(host: Host) -> int | None:
 
 def traces(host: Host) -> str:
     """What the roles leave on a host: pins, files, addresses."""
-    find = "find /sys/fs/bpf/ebpf_fleet /etc/ebpf-fleet /usr/local/lib/ebpf-fleet /etc/sysctl.d -name '*ebpf*'"
+    places = "/sys/fs/bpf/ebpf_fleet /etc /usr/local /var/lib"
+    find = f"find {places} -path '*ebpf?fleet*'"
     return on(host, f"{find} 2>/dev/null; ip -o address show dev lo | grep -v host; true")
 
 
@@ -43,9 +44,9 @@ def test_the_balancers_at_work() -> None:
     for host in BALANCERS:
         assert xdp_program(host)
 
-    killed, drained, added, upgraded = (after(event) for event in balancing.EVENTS)
+    killed, drained, added, upgraded, withdrawn = (after(event) for event in balancing.EVENTS)
     assert killed.failed == 0, killed.trouble
-    for seen in (drained, added, upgraded):
+    for seen in (drained, added, upgraded, withdrawn):
         assert (seen.failed, seen.broken, seen.refused) == (0, 0, 0), seen.trouble
     assert set(added.by) == EVERY_BACKEND
 
@@ -76,7 +77,7 @@ def a_drained_backend_answers_nobody() -> None:
 
 def what_rollback_takes_away_stays_away() -> None:
     """The interfaces are given back, and a second run changes nothing."""
-    assert any(recap.changed for recap in plays.play("rollback", GROUP))
-    plays.must_change_nothing(plays.play("rollback", GROUP))
+    assert any(recap.changed for recap in plays.play("rollback", GROUP, "-e", "to=none"))
+    plays.must_change_nothing(plays.play("rollback", GROUP, "-e", "to=none"))
     for host in (*BALANCERS, *BACKENDS):
         assert xdp_program(host) is None

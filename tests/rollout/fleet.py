@@ -16,7 +16,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +34,6 @@ POLICY = "/sys/fs/bpf/ebpf_fleet/sockmap/maps/policy_ports"
 STORE = "/var/lib/ebpf-fleet/sockmap"
 # The port that each release accelerates: what makes it differ from the others.
 PORTS = {"v1": 9001, "v2": 9002, "v3": 9003, "v4": 9004}
-LISTED = re.compile(r'\s+("(?:[^"\\]|\\.)*"),?')
 RECAP = re.compile(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)\s+unreachable=(\d+)\s+failed=(\d+)", re.M)
 
 
@@ -52,22 +50,11 @@ class Run:
 
     def table(self, *header: str) -> dict[str, list[str]]:
         """The last table with this header: the cells of each row, by the first one."""
-        lines = [said(line) for line in self.output.splitlines()]
-        starts = [
-            number for number, line in enumerate(lines) if line.split()[: len(header)] == [*header]
-        ]
-        assert starts, f"no table {header} in:\n{self.output[-3000:]}"
         rows = {}
-        for line in takewhile(bool, lines[starts[-1] + 1 :]):
+        for line in plays.table(self.output, *header)[1:]:
             name, *cells = re.split(r"  +", line)
             rows[name] = cells
         return rows
-
-
-def said(line: str) -> str:
-    """The text of a line that debug prints of a list; "" for any other line."""
-    found = LISTED.fullmatch(line)
-    return str(json.loads(found[1])) if found else ""
 
 
 def command(playbook: str, *options: str) -> list[str]:

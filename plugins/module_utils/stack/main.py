@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -59,7 +58,3 @@ def main(arguments: Sequence[str]) -> int:
     from . import command  # only the command line needs it
 
     return command.run(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -177,6 +177,19 @@ def test_a_deployment_ends_a_fallback(host: Host) -> None:
     assert host.status()["condition"] == "in_sync"
 
 
+def test_what_a_boot_fell_back_to_can_be_withdrawn_too(host: Host) -> None:
+    for number in (1, 2, 3):
+        host.deploy(host.manifest(f"r{number}", number))
+    break_release(host, "r3")
+    reboot(host)
+    host.engine("replay")
+    assert host.version() == 2
+    assert host.do("withdraw", "r2")["release"] == "r1"
+    assert host.version() == 1
+    assert host.status()["condition"] == "in_sync"
+    assert not host.do("withdraw", "r2")["changed"]
+
+
 def test_when_nothing_loads_the_boot_says_so(host: Host) -> None:
     host.deploy(host.manifest("r1", 1))
     break_release(host, "r1")

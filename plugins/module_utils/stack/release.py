@@ -70,7 +70,7 @@ def withdraw(request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     on_the_way = pending is not None and pending.release == release
     if pending is not None and on_the_way and pending.previous != release:
         goal = pending.previous  # what is to be withdrawn was never finished, or never confirmed
-    elif on_the_way or state.current == release:
+    elif on_the_way or release in (state.current, state.running):
         goal = state.record(release).predecessor
     elif pending is not None and pending.phase == APPLYING and pending.release == state.current:
         goal = state.current  # a withdrawal that was killed at its very end

@@ -22,6 +22,8 @@ from contextvars import ContextVar
 
 from .syscall import Fd
 
+_DESCRIPTORS = 1 << 16  # one for each ring of a balancer, and some
+
 Action = Callable[[], object]
 
 
@@ -225,8 +227,9 @@ def is_new(map_id: int) -> bool:
 
 
 def _lift_descriptors() -> None:
-    """Let this process open as many files as it may: the log may hold hundreds."""
+    """Let this process open as many files as the log of a large balancer may hold."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

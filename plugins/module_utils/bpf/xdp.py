@@ -43,10 +43,9 @@ def set_program(ifindex: int, mode: str, new: Fd | None, expected: Fd | None) ->
     """
     _set_program(ifindex, mode, new, expected)
     if new or expected:
-        new, expected = new and journal.hold(new), expected and journal.hold(expected)
-        netns.undo(
-            f"set the {mode} XDP program back", lambda: _set_program(ifindex, mode, expected, new)
-        )
+        back = expected and journal.hold(expected), new and journal.hold(new)
+        doing = f"set the {mode} XDP program back"
+        netns.undo(doing, lambda: _set_program(ifindex, mode, *back))
 
 
 def _set_program(ifindex: int, mode: str, new: Fd | None, expected: Fd | None) -> None:

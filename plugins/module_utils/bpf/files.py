@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import stat
 from collections.abc import Callable
 
@@ -110,15 +109,21 @@ def remove_tree(path: str) -> bool:
     """
     doomed = doomed_path(path)
     if os.path.lexists(doomed):
-        shutil.rmtree(doomed)
+        _remove_tree(doomed)
     try:
         os.rename(path, doomed)
     except FileNotFoundError:
         return False
     journal.undo(f"put {path} back", lambda: os.rename(doomed, path))
     _sync_parent(path)
-    journal.at_commit(f"remove {doomed}", lambda: shutil.rmtree(doomed))
+    journal.at_commit(f"remove {doomed}", lambda: _remove_tree(doomed))
     return True
+
+
+def _remove_tree(path: str) -> None:
+    import shutil  # takes 5 ms to read, and few want it
+
+    shutil.rmtree(path)
 
 
 def sync_directory(path: str) -> None:

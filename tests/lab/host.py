@@ -18,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from layout import FILES, HOSTS, USER_KEY, Host
@@ -183,9 +184,12 @@ def write_sysctl(path: Path, value: str) -> None:
 
 
 def reap() -> None:
-    """The one duty of PID 1. Killed from outside, it takes the whole host with it."""
+    """The one duty of PID 1, which stays when nobody is left. Killed from outside, it takes all with it."""
     while True:
-        os.wait()
+        try:
+            os.wait()
+        except ChildProcessError:
+            time.sleep(0.2)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ class ActionModule(EngineAction):
         timeout = options["confirm_timeout"]
         request = {"do": "deploy", "manifest": manifest, "confirm_timeout": timeout}
         request.update(keep=options["keep"], **common)
+        if options["confirm"] == "later":
+            request["confirm_all"] = True
         answer = self._ask(request, blobs, task_vars)
         if options["confirm"] == "now" and answer.get("confirm_by"):
             return self._confirm(options["name"], answer, timeout, task_vars)

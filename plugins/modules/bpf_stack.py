@@ -99,7 +99,7 @@ options:
       - What confirms a change of programs or attachments (O(confirm_timeout)).
       - V(now) makes this task open a new connection to the host and confirm over it.
       - V(later) leaves that to M(ebpf.fleet.bpf_release) with C(state=confirmed), for example after
-        the proofs of a roll-out.
+        the proofs of a roll-out. Then every change waits for it, also one of entries alone.
     type: str
     choices: [now, later]
     default: now

@@ -29,7 +29,8 @@ from .transaction import Result
 class Move:
     """``record`` is the goal's once it is current. ``back``: where a change leads that is never
     finished or never confirmed. ``files``: where objects are that the store lacks. ``keep``: how
-    many releases stay stored, 0 for all. ``confirm_timeout`` is in seconds.
+    many releases stay stored, 0 for all. ``confirm_timeout`` is in seconds. ``confirm_all``: also
+    for changes that cannot cut the host off, which somebody means to try before they are confirmed.
     """
 
     state: State
@@ -40,6 +41,7 @@ class Move:
     files: Mapping[str, str] = field(default_factory=dict)
     keep: int = 0
     confirm_timeout: int = 0
+    confirm_all: bool = False
     engine: str = ""
 
     @property
@@ -54,7 +56,7 @@ class Move:
 
     def asks(self, touches_hooks: bool) -> int:
         """Seconds in which the change has to be confirmed, 0 when it need not be."""
-        at_risk = touches_hooks or _waits_for_another(self)
+        at_risk = touches_hooks or self.confirm_all or _waits_for_another(self)
         return self.confirm_timeout if self.goes_back and at_risk else 0
 
 

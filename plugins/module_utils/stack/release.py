@@ -47,6 +47,7 @@ def _deploy(brought: Brought, request: Mapping[str, Any], check: bool) -> dict[s
         brought.files,
         keep=number(request, "keep", KEEP),
         confirm_timeout=number(request, "confirm_timeout", 0),
+        confirm_all=bool(request.get("confirm_all")),
         engine=str(request.get("engine") or ""),
     )
     return move.run(wanted, check)

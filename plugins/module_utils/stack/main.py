@@ -31,9 +31,9 @@ def handle(request: Mapping[str, Any], check: bool) -> Answer:
     """Do what a request says, or in check mode say what that would do.
 
     ``do`` is one of deploy (manifest, and optionally blobs, a directory of objects by SHA-256;
-    confirm_timeout, confirm_all, keep, run, engine), activate, withdraw, forget, confirm (name, release), remove
-    (name), status (name or nothing). A deployment of objects that are not on the host answers
-    ``lacks`` and does nothing. Raises Failure.
+    confirm_timeout, confirm_all, keep, run, engine), activate, withdraw, forget, confirm (name,
+    release), remove (name), status (name or nothing). A deployment of objects that are not on the
+    host answers ``lacks`` and does nothing. Raises Failure.
     """
     step = _REQUESTS.get(str(request.get("do")))
     if step is None:

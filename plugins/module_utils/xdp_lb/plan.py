@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,10 +189,11 @@ def _own_vips(entries: Iterable[bytes], known: frozenset[Address]) -> frozenset[
 
 def new_backends(placed: Placed, now: Tables) -> list[Declared]:
     """Backends that have not been sent packets in this way so far."""
+    own = placed.id.to_bytes(4, sys.byteorder)  # the first member of struct service
     forwardings = {
-        service.forwarding
-        for service in map(layout.Service.unpack, now.services.values())
-        if service.id == placed.id
+        layout.Service.unpack(raw).forwarding
+        for raw in now.services.values()
+        if raw.startswith(own)
     }
     known = {
         (each.address, each.port)

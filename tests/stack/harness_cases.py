@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import harness_stacks as stacks
 import harness_world as worlds
-from harness_run import Fault, Program, Run, run
+from harness_run import END, Fault, Program, Run, run
 from harness_stacks import Document, Objects
 from harness_state import State, take
 from harness_steps import Step
@@ -148,7 +148,7 @@ class Bench:
             problem = _listed("not the new state", self._unlike(self.new))
             if made.hit is None:
                 return "not reached", problem
-            reason = self._why_tolerated(made.hit, fault)
+            reason = _why_tolerated(made, made.hit, fault)
             return f"tolerated ({reason})", problem or ("" if reason else "it should have failed")
         left = self._settled(lambda: self.old.differences(take(self.world)))
         if left:
@@ -156,17 +156,6 @@ class Bench:
         if fault.what not in made.output and os.strerror(_number(fault.what)) not in made.output:
             return "undone", f"the error does not say {fault.what}: {made.output}"
         return "undone", ""
-
-    def _why_tolerated(self, step: Step, fault: Fault) -> str:
-        """Why this fault may make no difference, "" when it may not."""
-        if fault.what == "EINTR":
-            return "tried again"
-        planning = next(each.address for each in self.steps if each.call == "unshare")
-        if step.address < planning:
-            return "a first look, repeated by the plan"
-        if step.call in LIBBPF_TRIES:
-            return "libbpf asks what the kernel can do"
-        return ""
 
     def _unlike(self, goal: State) -> list[str]:
         return self._settled(lambda: goal.normal.differences(take(self.world).normal))
@@ -249,6 +238,18 @@ class Bench:
         if again.status != 0 or json.loads(again.output)["changed"]:
             return problem + f"\nthe run after that: {again.output}{again.errors}"
         return problem
+
+
+def _why_tolerated(made: Run, step: Step, fault: Fault) -> str:
+    """Why this fault may make no difference, "" when it may not."""
+    if fault.what == "EINTR":
+        return "tried again"
+    planning = next((each.address for each in made.steps if each.call == "unshare"), END)
+    if step.address < planning:
+        return "a first look, repeated by the plan"
+    if step.call in LIBBPF_TRIES:
+        return "libbpf asks what the kernel can do"
+    return ""
 
 
 def _wrong_versions(working: dict[str, set[int]], kind: str) -> str:

@@ -89,8 +89,8 @@ def take(world: World) -> State:
     for base in OWN_DIRECTORIES:
         facts.update({f"file {path}": _file(path) for path in _walk(Path(base))})
     facts.update(_hooks(world))
-    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    facts["mounts"] = " ".join(sorted(mounts))
+    mounts = Path("/proc/self/mounts").read_text().splitlines()
+    facts["bpffs"] = " ".join(line.split()[1] for line in mounts if line.split()[2] == "bpf")
     return State(facts)
 
 

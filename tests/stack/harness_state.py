@@ -34,8 +34,8 @@ _UNIMPORTANT = (
     *("pos", "flags", "mnt_id", "ino", "memlock"),
     *("run_time_ns", "run_cnt", "recursion_misses"),
 )
-# Marks of a program that are made of the ids of its maps.
-_MARKS = re.compile(r" config=\w+| maps=(?:\w+=\d+ ?)+")
+# Marks of a program that are made of the ids of its maps, and which release happened to load it.
+_MARKS = re.compile(r" config=\w+| release=\S+| maps=(?:\w+=\d+ ?)+")
 
 
 @dataclass(frozen=True)

@@ -130,6 +130,7 @@ def wipe() -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    RUN.mkdir()
 
 
 def _remove_pins(path: Path) -> None:

@@ -295,3 +295,20 @@ def test_a_stored_drain_that_does_not_fit_any_more(host: Host) -> None:
     done = transaction.remove([wanted])
     assert any("cannot be drained first" in each for each in done.warnings)
     assert host.settled(before) == []
+
+
+def test_what_is_pruned_does_not_wait_for_sockets(host: Host) -> None:
+    """They keep the program they have; the old attachment goes with its transaction, and says so."""
+    host.converge(host.manifest([host.programs(), host.numbers({1: 1}), host.sockmap()]))
+    sockets = _sockets(f"{OURS}/maps/thing_sockets", 1, 2)
+    done = host.proven(host.manifest([host.programs(), host.numbers({1: 1})], "r2"))
+    assert done.actions == (f"detach link {OURS}/maps/thing_sockets sk_msg_verdict",)
+    assert any(
+        "sockets that keep the program until they close: 2" in each for each in done.warnings
+    )
+    # What is sent by the first goes by the program, which leads it back to the first.
+    sockets[1].settimeout(5)
+    sockets[1].sendall(b"still here")
+    assert sockets[1].recv(100) == b"still here"
+    for each in sockets:
+        each.close()

@@ -104,7 +104,7 @@ def find(
     for each in doomed:
         if _goes_with_its_map(name, each, doomed, kept.pins):
             continue
-        step = removal(name, each, kept)
+        step = removal(name, _without_waiting(each), kept)
         if step is not None:
             steps.append(step)
             taken.update(each.links)
@@ -112,6 +112,14 @@ def find(
     links = (pin for each in doomed for pin in each.links)
     swept = sweep.find(name, taken, links, [each.bound.resource for each in seen])
     return Found((*steps, *swept.steps, *strays.find(name, seen, steps)), swept.warnings)
+
+
+def _without_waiting(doomed: Doomed) -> Doomed:
+    """Inside a transaction nobody waits for sockets: what puts more of them in is attached to the
+    end of it, and they lose nothing, as each keeps the program it has until it closes."""
+    if doomed.resource.kind == "sockmap_attach" and doomed.params.get("drain") != "force":
+        return Doomed(doomed.resource, {**doomed.params, "drain": "none"})
+    return doomed
 
 
 def removal(name: str, doomed: Doomed, kept: _Kept | None = None) -> Step | None:

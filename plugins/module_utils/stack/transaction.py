@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from ..bpf import journal
 from ..resource.engine import Change
@@ -26,6 +27,7 @@ from .kinds import ADAPTERS
 from .manifest import Manifest, Resource, to_remove
 from .plan import Bound, Plan, Resolve, Seen, Step
 
+Answer = TypeVar("Answer")
 Moment = Callable[[Plan], None]  # a part of the transaction that is somebody else's
 
 _TOLD = 3  # changes of a step that an error names
@@ -87,14 +89,17 @@ def converge(
         if check or not todo.steps:
             told = result_of(todo.steps, whole.warnings, _reports(whole.seen))
             return dataclasses.replace(told, diff=_without(told.diff, whole.unseen))
-        with _all_or_nothing() as at:
+
+        def work(at: list[str]) -> tuple[Mapping[str, Any], ...]:
             begin(todo)
             _carry_out(todo.steps, at)
             at.append(_CHECKING)
             reports = _reports(_settled(bounds))
             at.append(_KEEPING)
             commit(todo)
-    return result_of(todo.steps, whole.warnings, reports)
+            return reports
+
+        return result_of(todo.steps, whole.warnings, _all_or_nothing(work))
 
 
 def _without(diff: Mapping[str, Any], prog_ids: Collection[int]) -> dict[str, Any]:
@@ -162,19 +167,19 @@ def _described(step: Step) -> str:
     return f"{step.label}: {', '.join(told)}"
 
 
-@contextlib.contextmanager
-def _all_or_nothing(done: Sequence[str] = ()) -> Iterator[list[str]]:
-    """Record what is done inside and take it back when it fails; yields where to note the steps.
+def _all_or_nothing(work: Callable[[list[str]], Answer], done: Sequence[str] = ()) -> Answer:
+    """Record what ``work`` does and take it back when it fails; it notes its steps in the list.
 
     ``done``: what stays done in any case.
     """
     at: list[str] = [_STARTING]
     with journal.recording() as log, _told_by_signals(log):
         try:
-            yield at
+            answer = work(at)
         except (Failure, OSError, journal.Stopped) as error:
             raise _undone(error, at, log.roll_back(), done) from error
         log.commit()
+    return answer
 
 
 @contextlib.contextmanager
@@ -285,11 +290,9 @@ def remove(
     todo = Plan((*first, *planned, *rest))
     if check or not todo.steps:
         return result_of(todo.steps, warnings)
-    with _all_or_nothing():
-        begin(todo)
+    _all_or_nothing(lambda _at: begin(todo))
     done = _take_away(name, first, doomed)
-    with _all_or_nothing([_described(step) for step in done]):
-        commit(todo)
+    _all_or_nothing(lambda _at: commit(todo), [_described(step) for step in done])
     return result_of(done, warnings)
 
 
@@ -354,8 +357,8 @@ def _take_away(name: str, first: Sequence[Step], doomed: Sequence[prune.Doomed])
 
     def carry_out(step: Step | None) -> None:
         if step is not None:
-            with _all_or_nothing([_described(each) for each in done]) as at:
-                _carry_out((step,), at)
+            before = [_described(each) for each in done]
+            _all_or_nothing(functools.partial(_carry_out, (step,)), before)
             done.append(step)
 
     for step in first:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import release_host
-from release_host import Host, Made, Refused, resource
+from release_host import STORE, Host, Made, Refused, resource
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +91,22 @@ def test_what_a_killed_run_left_in_the_store_goes(host: Host) -> None:
     assert host.deploy(first)["changed"]
     assert host.listing() == before
     assert not host.deploy(first)["changed"]
+
+
+def test_a_boot_and_a_withdrawal_remove_what_a_killed_run_left(host: Host) -> None:
+    host.deploy(host.manifest("r1", 1))
+    before = host.listing()
+    left = host.stored("releases", "r1", "record.json.next")
+    left.write_text("{")
+    host.engine("replay")
+    assert host.listing() == before
+    left.write_text("{")
+    assert host.do("withdraw", "r0", check=True)["changed"]
+    assert host.do("withdraw", "r0")["actions"] == [
+        f"remove leftover {STORE}/web/releases/r1/{left.name}"
+    ]
+    assert host.listing() == before
+    assert not host.do("withdraw", "r0")["changed"]
 
 
 @pytest.mark.parametrize(

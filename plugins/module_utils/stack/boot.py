@@ -69,6 +69,8 @@ def _replay(state: State, phases: tuple[str, ...]) -> bool:
     """Replay one stack, if it is one of these phases. Returns False when it runs nothing."""
     pending = state.pending
     goal = state.current
+    if state.leftovers:
+        keep.sweep(state.stack)
     if pending is not None:
         if pending.boot == keep.boot_id() and not _is_stuck(state):
             say(INFO, f"stack {state.stack}: release {pending.release} waits to be confirmed")

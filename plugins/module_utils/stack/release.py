@@ -76,7 +76,7 @@ def withdraw(request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     elif pending is not None and pending.phase == APPLYING and pending.release == state.current:
         goal = state.current  # a withdrawal that was killed at its very end
     else:
-        return move.unchanged(state)
+        return _sweep(state, check)
     if goal is None:
         return _remove(state, request, check, wipe=False)
     if goal not in state.releases:
@@ -120,6 +120,17 @@ def forget(request: Mapping[str, Any], check: bool) -> dict[str, Any]:
     if not check:
         with journal.recording():
             keep.drop(state.stack, [release])
+            keep.sweep(state.stack)
+    return answer
+
+
+def _sweep(state: State, check: bool) -> dict[str, Any]:
+    """Do nothing, but for what a killed run left."""
+    answer = move.unchanged(state)
+    if state.leftovers:
+        answer["changed"] = True
+        answer["actions"] += [f"remove leftover {path}" for path in state.leftovers]
+        if not check:
             keep.sweep(state.stack)
     return answer
 

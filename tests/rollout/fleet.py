@@ -23,7 +23,6 @@ REPOSITORY = HERE.parents[1]
 os.environ["EBPF_FLEET_LAB"] = "rollout"  # read by layout
 sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
 
-import cgroups  # noqa: E402
 import fabric  # noqa: E402
 import plays  # noqa: E402
 from layout import HOSTS, LOGS, Host  # noqa: E402
@@ -152,6 +151,3 @@ def start_sshd(host: Host) -> None:
     inside(host, "/usr/sbin/sshd", "-f", "/etc/ssh/lab_sshd_config")
     fabric.hang_up(host)
     fabric.await_ssh(host)
-
-
-__all__ = ["HOSTS", "NAMES", "Run", "Seen", "cgroups", "declare", "expect", "fabric", "run", "see"]

@@ -9,15 +9,22 @@ The tests build on each other, as days in the life of a fleet do. The witness is
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 from fleet import (
+    HERE,
     HOSTS,
     NAMES,
+    REPOSITORY,
+    command,
     declare,
+    environment,
     expect,
     fabric,
+    inside,
     kill_sshd,
     releases,
     run,
@@ -49,6 +56,22 @@ LOST = """
 
 - name: The host answers
   ansible.builtin.ping:
+"""
+
+
+REPOSITORY_OF_THE_FLEET = """
+set -e
+git init -q /srv/fleet
+cd /srv/fleet
+cp -r {inventory} inventory
+mkdir inventory/group_vars
+echo 'sockmap_accelerator_ports: [9003]' > inventory/group_vars/sockmap_accelerator.yml
+cat > site.yml <<'END'
+- name: What this host's groups declare
+  ansible.builtin.import_playbook: ebpf.fleet.site
+END
+git add -A
+git -c user.name=fleet -c user.email=fleet@example.com commit -q -m 'The third release'
 """
 
 
@@ -202,8 +225,6 @@ def test_drift_is_told_by_its_status_and_repaired(tmp_path: Path) -> None:
 
 def inside_detach(number: int) -> None:
     """Somebody takes the program off the control group by hand."""
-    from fleet import inside
-
     host = HOSTS[number]
     for pin in inside(host, "sh", "-c", "ls -d /sys/fs/bpf/ebpf_fleet/sockmap/cgroups/*").split():
         inside(host, "rm", pin)
@@ -223,10 +244,6 @@ def test_drift_says_which_hosts_cannot_be_asked() -> None:
 
 def test_two_controllers_at_once_on_one_host() -> None:
     """One after the other: the host's lock. Whoever is last has its release, whole."""
-    import subprocess
-
-    from fleet import command, environment
-
     running = [
         subprocess.Popen(
             command("site", "--limit", "app12", *declare(release)),
@@ -247,6 +264,23 @@ def test_two_controllers_at_once_on_one_host() -> None:
         if status:
             assert "app12" in output
     assert fabric.ssh(HOSTS[11], "ls", "/var/lib/ebpf-fleet/sockmap/releases").stdout.split()
+
+
+def test_a_host_converges_itself_from_a_git_repository() -> None:
+    host = HOSTS[10]
+    fabric.ssh(host, "sh", stdin=REPOSITORY_OF_THE_FLEET.format(inventory=HERE / "inventory"))
+    words = [
+        f"ANSIBLE_COLLECTIONS_PATH={REPOSITORY / '.cache/collections'}",
+        f"PATH={Path(sys.executable).parent}:$PATH",
+        f"ansible-pull -U /srv/fleet -d /root/pulled -i inventory --limit {host.name}",
+        "-e ansible_connection=local -e sockmap_accelerator_release=v3 site.yml",
+    ]
+    for changed in (True, False):
+        before = see(host)
+        done = fabric.ssh(host, " ".join(words), check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert see(host).release == "v3"
+        assert (see(host) != before) == changed
 
 
 def test_everything_is_taken_away() -> None:

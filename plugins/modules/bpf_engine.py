@@ -82,7 +82,8 @@ from ansible.module_utils.basic import AnsibleModule
 
 PACKAGE = "ebpf_fleet"
 STATE = "/var/lib/ebpf-fleet"
-# A host on which nothing is stored for a stack has nothing to do for these.
+PINS = "/sys/fs/bpf/ebpf_fleet"
+# A host on which nothing is stored or pinned for a stack has nothing to do for these.
 NOTHING_TO_DO = ("withdraw", "forget", "remove")
 
 
@@ -93,10 +94,11 @@ def stack_of(request: dict) -> str:
 
 def is_idle(request: dict) -> bool:
     """Whether there is nothing to do, as the host has nothing of the stack."""
+    name = stack_of(request)
     return (
         request.get("do") in NOTHING_TO_DO
         and not request.get("resources")
-        and not os.path.lexists(os.path.join(STATE, stack_of(request)))
+        and not any(os.path.lexists(os.path.join(base, name)) for base in (STATE, PINS))
     )
 
 

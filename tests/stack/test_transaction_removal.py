@@ -312,3 +312,15 @@ def test_what_is_pruned_does_not_wait_for_sockets(host: Host) -> None:
     assert sockets[1].recv(100) == b"still here"
     for each in sockets:
         each.close()
+
+
+def test_a_second_name_of_a_link_goes_and_the_link_stays(host: Host) -> None:
+    """A run that was killed while it gave a link another name leaves both."""
+    wanted = host.manifest([host.programs(), host.xdp()])
+    host.converge(wanted)
+    whole = host.snapshot()
+    with pins.get(f"{OURS}/xdp_link") as fd:
+        pins.pin(fd, f"{OURS}/former_link")
+    done = host.proven(wanted)
+    assert done.actions == (f"unpin link {OURS}/former_link",)
+    assert host.settled(whole) == []

@@ -9,9 +9,10 @@ another stack's, is left alone and named.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..bpf import files, info, map_contents, pins, provenance
@@ -24,6 +25,7 @@ from .manifest import Resource
 from .plan import Step, named
 
 _VERBS = {
+    "name": "unpin link",  # one of several names of a link that stays
     "link": "detach link",
     "program": "unpin program",
     "map": "unpin map",
@@ -62,7 +64,7 @@ def find(
             if path not in taken and not _is_record(path, resources)
             for item in _look(name, path)
         ]
-        items += _empty(top)
+        items = [*_with_names(items, taken), *_empty(top)]
     doomed = sorted(
         (item for item in items if not item.foreign), key=lambda item: [*_VERBS].index(item.kind)
     )
@@ -94,6 +96,25 @@ def _outside(top: str, links: Iterable[str]) -> Iterator[str]:
 def _below(top: str) -> Iterator[str]:
     for directory, _directories, names in os.walk(top):
         yield from (os.path.join(directory, name) for name in sorted(names))
+
+
+def _with_names(items: Sequence[Item], taken: Collection[str]) -> Iterator[Item]:
+    """The items, where a link that is declared under another name, too, only loses the one."""
+    declared = set(_links_at(taken)) if any(item.kind == "link" for item in items) else set()
+    for item in items:
+        stays = item.kind == "link" and item.shown.get("link") in declared
+        yield replace(item, kind="name", foreign="") if stays else item
+
+
+def _links_at(taken: Iterable[str]) -> Iterator[int]:
+    for path in taken:
+        try:
+            with pins.get(path) as fd:
+                if pins.kind(fd) == "link":
+                    yield info.link(fd).id
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EACCES):
+                raise
 
 
 def _empty(top: str) -> Iterator[Item]:

@@ -345,7 +345,7 @@ def test_hundreds_are_checked_at_once_within_the_limit() -> None:
 @contextmanager
 def running(path: Path) -> Iterator[subprocess.Popen[str]]:
     """The packed service on a balancer that does not exist."""
-    archive = path.parent / "health.pyz"
+    archive = path.parent / "service.pyz"  # with service.json beside it
     subprocess.run([sys.executable, ROOT / "bpf/pack.py", archive, "xdp_lb.health"], check=True)
     process = subprocess.Popen(
         [sys.executable, archive, path], stdout=subprocess.PIPE, text=True, stderr=subprocess.STDOUT

@@ -207,8 +207,8 @@ def plan(desired: Desired, observed: Observed) -> list[Change]:
     before: dict[str, Any] = {}
     after: dict[str, Any] = {}
     for write, entry in writes:
-        key_like, value_like = (entry.written_key, entry.written_value) if entry else (None, None)
-        name = _text(observed.shapes.key.decode(write.key, key_like))
+        value_like = entry.written_value if entry else None
+        name = _name(observed.shapes, write.key, entry)
         if write.before is not None:
             before[name] = observed.shapes.value.decode(write.before, value_like)
         if write.after is not None:
@@ -255,6 +255,16 @@ def _action(writes: Sequence[tuple[Write, Declared | None]]) -> str:
 
 def _entries(number: int) -> str:
     return "entry" if number == 1 else "entries"
+
+
+def _name(shapes: Shapes, key: bytes, entry: Declared | None) -> str:
+    """A key as it was declared; a prefix as ADDRESS/BITS, like those that nobody declared."""
+    like = entry.written_key if entry else None
+    if isinstance(like, Mapping):
+        name = shapes.key.decode(key, None)
+        if isinstance(name, str):
+            return name
+    return _text(shapes.key.decode(key, like))
 
 
 def _text(key: Any) -> str:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
+import pkgutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,17 +15,22 @@ from dataclasses import dataclass
 
 import harness_stacks as stacks
 import harness_world as worlds
-from harness_run import END, Fault, Program, Run, run
+from harness_run import END, Fault, Program, Run, run, together
 from harness_stacks import Document, Objects
 from harness_state import State, take
 from harness_steps import Step
 from harness_world import BPFFS, STORE, World
 
+from ansible_collections.ebpf.fleet.plugins import module_utils
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.errors import Failure
 from ansible_collections.ebpf.fleet.plugins.module_utils.stack import main as engine
 
 KINDS = ("install", "upgrade", "prune", "rollback")
 SCENARIOS = tuple(f"{family} {kind}" for family in ("edge", "accelerator") for kind in KINDS)
+# All of the engine, so that the forks find it imported.
+for _found in pkgutil.walk_packages(module_utils.__path__, f"{module_utils.__name__}."):
+    importlib.import_module(_found.name)
+
 REFUSED = 1  # the status of a run that ended with a Failure
 SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
 # The versions that may be at work after a kill, by scenario; 0 is none.
@@ -111,14 +118,18 @@ class Bench:
     def __init__(self, world: World, objects: Objects, scenario: Scenario) -> None:
         self.world, self.objects, self.scenario = world, objects, scenario
         self.prepare()
-        made = self.ask(scenario.request)
+        made = run(asking(scenario.request, objects))
         assert made.status == 0, f"{scenario.name}: {made.output}{made.errors}"
         self.new = take(world)
         self.steps = made.steps
         self.is_prepared = False
 
     def ask(self, request: Document, fault: Fault | None = None) -> Run:
-        return run(asking(request, self.objects), fault)
+        """The engine's answer; only a run with a fault is held at its steps."""
+        program = asking(request, self.objects)
+        if fault is None:
+            return together(program)[0]
+        return run(program, fault, reads=fault.address[1] > 0)
 
     def prepare(self) -> None:
         """The old state, made anew."""

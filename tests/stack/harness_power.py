@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import harness_world as worlds
-from harness_cases import Bench, Scenario, Verdict
+from harness_cases import Bench, Scenario, Verdict, asking
 from harness_disk import IMAGES, Disk, same_tree
-from harness_run import Fault, run
+from harness_run import Fault, run, together
 from harness_stacks import Objects
 from harness_steps import Step
 from harness_world import STORE, World
@@ -29,7 +29,7 @@ class PowerBench(Bench):
         self.before, model = Path(self.scratch.name, "before"), Path(self.scratch.name, "model")
         if STORE.exists():
             shutil.copytree(STORE, self.before, symlinks=True)
-        self.steps = self.ask(scenario.request).steps
+        self.steps = run(asking(scenario.request, objects), reads=False).steps
         disk = self._disk()
         self.points = [step for step in self.steps if not step.read and disk.do(step)]
         disk.write_image("kept", model)
@@ -50,7 +50,7 @@ class PowerBench(Bench):
         for step in self.points[: self.points.index(point) + 1] if point else ():
             disk.do(step)
         disk.write_image(image, STORE)
-        booted = run(_booting)
+        (booted,) = together(_booting)
         problem = "" if booted.status == 0 else f"replay: {booted.output}{booted.errors}"
         problem = problem or self._traffic() or self._store() or self._completes()
         fault = Fault(point.address if point else (0, 0), image)

@@ -25,7 +25,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import harness_seccomp as seccomp
-from harness_steps import Step, explain
+from harness_steps import BPF_READS, Step, explain
 
 ERRNOS = ("EPERM", "ENOMEM", "ENOSPC", "EBUSY", "EINTR")
 KILL = "SIGKILL"
@@ -98,22 +98,23 @@ class _Course:
         return step, ""
 
 
-def run(program: Program, fault: Fault | None = None, stdin: bytes = b"") -> Run:
-    """Run the program in a child under supervision, to its end or to that of the fault's making."""
+def run(program: Program, fault: Fault | None = None, reads: bool = True) -> Run:
+    """Run the program in a child under supervision, to its end or to that of the fault's making.
+
+    Without `reads` what bpf(2) is only asked is not held, which is most of it, and is no step.
+    """
     with (
         tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
     ):
-        given.write(stdin)
-        given.seek(0)
         told, low = os.pipe()
         tell = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, REPORT)
         os.close(low)
         child = os.fork()
         if child == 0:
             os.close(told)
-            _become(program, (given.fileno(), out.fileno(), err.fileno()), tell)
+            _become(program, (given.fileno(), out.fileno(), err.fileno()), tell, reads)
         os.close(tell)
         course = _Course(fault)
         hangs = _supervise(child, told, course)
@@ -153,7 +154,9 @@ def command(*words: str, **environment: str) -> Program:
     return become
 
 
-def _become(program: Program, streams: tuple[int, ...], tell: int | None) -> None:
+def _become(
+    program: Program, streams: tuple[int, ...], tell: int | None, reads: bool = True
+) -> None:
     """In the child: everything is held, if there is somebody to tell. Does not return."""
     status = 70
     try:
@@ -166,7 +169,9 @@ def _become(program: Program, streams: tuple[int, ...], tell: int | None) -> Non
             os.fdopen(2, "w", closefd=False),
         )
         if tell is not None:
-            listener = seccomp.install(tuple(seccomp.NUMBERS), tell)
+            listener = seccomp.install(
+                tuple(seccomp.NUMBERS), tell, () if reads else tuple(BPF_READS)
+            )
             os.set_inheritable(listener, False)
             os.write(tell, struct.pack("=i", listener))
             os.close(tell)

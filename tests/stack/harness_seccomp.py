@@ -152,7 +152,7 @@ def _argument(number: int) -> bytes:
     return _instruction(_LOAD, _ARGS + 8 * number)  # the low half, on a little-endian machine
 
 
-def _rule(name: str, report: int) -> list[bytes]:
+def _rule(name: str, report: int, passed: Sequence[int]) -> list[bytes]:
     """Notify of this call; a rule that does not apply has the number still loaded."""
     notify, allow = _instruction(_RETURN, _RET_USER_NOTIF), _instruction(_RETURN, _RET_ALLOW)
     if name in OPEN_FLAGS:
@@ -170,15 +170,20 @@ def _rule(name: str, report: int) -> list[bytes]:
             allow,
             notify,
         ]
+    elif name == "bpf" and passed:
+        places = range(len(passed), 0, -1)
+        commands = [_instruction(_EQUALS, each, place) for each, place in zip(passed, places)]
+        body = [_argument(0), *commands, notify, allow]
     else:
         body = [notify]
     return [_instruction(_EQUALS, NUMBERS[name], 0, len(body)), *body]
 
 
-def install(names: Sequence[str], report: int) -> int:
+def install(names: Sequence[str], report: int, passed: Sequence[int] = ()) -> int:
     """Hold these calls of the calling process from now on; its end for whoever decides is returned.
 
-    Writes to the descriptor `report` are let through, so that the process can tell the number. Needs root.
+    Writes to the descriptor `report` are let through, so that the process can tell the number, and these commands of
+    bpf(2). Needs root.
     """
     code = [
         _instruction(_LOAD, _ARCH),
@@ -187,7 +192,7 @@ def install(names: Sequence[str], report: int) -> int:
         _instruction(_LOAD, _NR),
     ]
     for name in names:
-        code += _rule(name, report)
+        code += _rule(name, report, passed)
     code.append(_instruction(_RETURN, _RET_ALLOW))
     text = ctypes.create_string_buffer(b"".join(code))
     program = struct.pack("HxxxxxxQ", len(code), ctypes.addressof(text))

@@ -92,7 +92,7 @@ def start_guard(stack: str, token: str, engine: str = "") -> None:
     command = [sys.executable, "-I", engine_dir.program(engine), "guard", stack, token]
     try:
         if os.path.isdir(SYSTEMD):
-            _start_unit(f"ebpf-fleet-guard-{stack}-{token}", command)
+            _start_unit(stack, f"ebpf-fleet-guard-{stack}-{token}", command)
         else:
             _start_detached(command)
     except OSError as error:
@@ -100,11 +100,13 @@ def start_guard(stack: str, token: str, engine: str = "") -> None:
         raise from_os_error(error, attempt, "or set confirm_timeout: 0") from error
 
 
-def _start_unit(unit: str, command: list[str]) -> None:
+def _start_unit(stack: str, unit: str, command: list[str]) -> None:
     """In a unit of its own: what a session started ends with the session, where logind does so."""
     import subprocess  # a run that changes nothing does without
 
-    run = ["systemd-run", "--quiet", "--collect", f"--unit={unit}", "--", *command]
+    run = ["systemd-run", "--quiet", "--collect", f"--unit={unit}"]
+    run += [f"--description=Guard of an unconfirmed change of eBPF stack {stack}"]
+    run += ["--property=SyslogIdentifier=ebpf-fleet", "--", *command]
     done = subprocess.run(run, capture_output=True, text=True, errors="replace", check=False)
     if done.returncode != 0:
         raise Failure(

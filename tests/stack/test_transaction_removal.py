@@ -70,6 +70,16 @@ def test_entries_that_are_no_longer_declared(host: Host) -> None:
     assert sorted(each["formatted"]["key"] for each in found) == [2, 4]
 
 
+def test_entries_of_a_map_that_is_another_one_now(host: Host) -> None:
+    pin = f"{NAME}/own"
+    entries = {"map": pin, "entries": [{"key": "01 00 00 00", "value": "02 00 00 00"}]}
+    host.converge(host.manifest([("bpf_map_pin", _map("own")), ("bpf_map_entries", entries)]))
+    Path(OURS, "own").unlink()
+    other = {**_map("own"), "key_size": 8}
+    done = host.proven(host.manifest([("bpf_map_pin", other)], "r2"))
+    assert done.actions == (f"create map {OURS}/own",)
+
+
 def test_prune_false_only_tells(host: Host) -> None:
     host.converge(host.manifest(host.all_kinds()))
     before = host.snapshot()

@@ -16,7 +16,7 @@ from typing import Any
 
 from ..bpf import pins
 from ..resource import paths
-from ..resource.engine import Change
+from ..resource.engine import Change, Kind
 from ..resource.errors import Failure
 from . import strays, sweep
 from .kinds import ADAPTERS, ANY
@@ -131,8 +131,10 @@ def removal(name: str, doomed: Doomed, kept: _Kept | None = None) -> Step | None
     kind, declare = adapter.load()
     with named(str(doomed)):
         desired = declare(dict(doomed.params))
-        observed = kind.observe(desired)
-        if doomed.resource.kind == "bpf_map_entries" and observed.map is not None:
+        observed = _observed(doomed, kind, desired)
+        if doomed.resource.kind == "bpf_map_entries":
+            if observed is None or observed.map is None:
+                return None
             observed = dataclasses.replace(observed, declared=_undeclared(observed, desired, kept))
         changes = tuple(
             change for change in kind.plan(desired, observed) if _may_go(name, doomed, change, kept)
@@ -146,6 +148,16 @@ def removal(name: str, doomed: Doomed, kept: _Kept | None = None) -> Step | None
         lambda: kind.apply(desired, changes),
         adapter.hook,
     )
+
+
+def _observed(doomed: Doomed, kind: Kind[Any, Any], desired: Any) -> Any:
+    """None for entries that the map cannot hold: it is another one now, and has none of them."""
+    try:
+        return kind.observe(desired)
+    except Failure:
+        if doomed.resource.kind == "bpf_map_entries":
+            return None
+        raise
 
 
 def _undeclared(observed: Any, desired: Any, kept: _Kept) -> tuple[Any, ...]:

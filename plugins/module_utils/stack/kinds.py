@@ -12,8 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..resource.engine import Kind
 from ..resource.paths import pin_path
@@ -37,8 +36,7 @@ def _nothing(params: Params) -> tuple[str, ...]:  # noqa: ARG001
     return ()
 
 
-@dataclass(frozen=True)
-class Adapter:
+class Adapter(NamedTuple):
     """One kind of resource.
 
     ``load`` imports the kind and its ``desired``. ``needs`` are pins that have to be there before,

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..bpf import pins
 from ..resource import paths
@@ -28,8 +27,7 @@ from .plan import Seen, Step, named
 _TAKEN_OVER = ("detach program", "detach link")
 
 
-@dataclass(frozen=True)
-class Doomed:
+class Doomed(NamedTuple):
     """A resource of before, with the options that take it away."""
 
     resource: Resource
@@ -46,16 +44,14 @@ class Doomed:
         return ()
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """The steps that prune, and what an operator has to know."""
 
     steps: tuple[Step, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What stays: pins, attachments by netns and interface, entries by map and key."""
 
     pins: frozenset[str] = frozenset()

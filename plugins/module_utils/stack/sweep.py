@@ -12,8 +12,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..bpf import files, info, map_contents, pins, provenance
 from ..bpf.info import ProgramInfo
@@ -33,8 +32,7 @@ _VERBS = {
 }
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """Something at a path that nothing claims. ``foreign``: why it is left alone."""
 
     path: str
@@ -44,8 +42,7 @@ class Item:
     warning: str = ""
 
 
-@dataclass(frozen=True)
-class Swept:
+class Swept(NamedTuple):
     """The step that takes pins away, if any, and what is left alone."""
 
     steps: tuple[Step, ...] = ()
@@ -103,7 +100,7 @@ def _with_names(items: Sequence[Item], taken: Collection[str]) -> Iterator[Item]
     declared = set(_links_at(taken)) if any(item.kind == "link" for item in items) else set()
     for item in items:
         stays = item.kind == "link" and item.shown.get("link") in declared
-        yield replace(item, kind="name", foreign="") if stays else item
+        yield item._replace(kind="name", foreign="") if stays else item
 
 
 def _links_at(taken: Iterable[str]) -> Iterator[int]:

@@ -126,7 +126,7 @@ def _start_detached(command: list[str]) -> None:
 def wait(stack: str, token: str) -> bool:
     """Wait until the change is over, or its time is. Returns whether its time is."""
     while True:
-        pending = store.load(stack).pending
+        pending = store.pending(stack)
         if pending is None or pending.token != token or pending.due is None:
             return False
         if is_over(pending):

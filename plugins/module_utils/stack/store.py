@@ -144,17 +144,22 @@ def load(stack: str) -> State:
     gone = tuple(path for path in (files.doomed_path(base),) if os.path.lexists(path))
     if not os.path.isdir(base):
         return State(stack, leftovers=gone)
-    pending = read_pending(os.path.join(base, "pending.json"))
+    waiting = pending(stack)
     releases = _releases(stack)
     return State(
         stack,
         True,
         _current(base),
-        pending,
+        waiting,
         read_fallback(os.path.join(base, "fallback.json")),
         releases,
         (*gone, *_leftovers(base, releases)),
     )
+
+
+def pending(stack: str) -> Pending | None:
+    """The change of the stack that is not over. Raises Failure for a damaged file."""
+    return read_pending(os.path.join(directory(stack), "pending.json"))
 
 
 def manifest(state: State, release: str) -> Manifest:

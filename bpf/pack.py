@@ -84,7 +84,9 @@ def pack(archive: Path, module: str) -> None:
     digest = hashlib.sha256(staged.read_bytes()).hexdigest()
     staged.replace(archive)
     packed_as = {"program": archive.name, "sha256": digest}
-    archive.with_suffix(".json").write_text(json.dumps(packed_as, indent=2) + "\n", encoding="utf-8")
+    archive.with_suffix(".json").write_text(
+        json.dumps(packed_as, indent=2) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

@@ -228,12 +228,16 @@ class Host:
 
     def version(self) -> int | None:
         """The version of the one program that runs in the control group, None when none does."""
-        attached = self.bpftool("cgroup", "show", str(self.group)) or []
-        if not attached:
-            return None
-        (one,) = attached
-        program = self.bpftool("prog", "show", "id", str(one["id"]))
-        return int(program["metadata"]["constants"].partition("=")[2])
+        for _attempt in range(10):
+            attached = self.bpftool("cgroup", "show", str(self.group)) or []
+            if not attached:
+                return None
+            (one,) = attached
+            words = ("bpftool", "-j", "prog", "show", "id", str(one["id"]))
+            program = json.loads(self.run(*words, check=False).stdout)
+            if "metadata" in program:
+                return int(program["metadata"]["constants"].partition("=")[2])
+        raise AssertionError("the program is gone each time it is looked at")
 
     def listing(self, *directories: str) -> list[str]:
         """Each file and directory with its permissions and content, by path."""

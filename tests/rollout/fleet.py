@@ -119,7 +119,7 @@ class Seen:
 def see(host: Host) -> Seen:
     attached = inside(host, "bpftool", "-j", "cgroup", "show", CGROUP)
     dumped = inside(host, "bpftool", "-j", "map", "dump", "pinned", POLICY, check=False)
-    entries = json.loads(dumped or "[]")
+    entries = json.loads(dumped.strip() or "[]")
     ports = (
         [entry["formatted"]["key"]["port"] for entry in entries]
         if isinstance(entries, list)
@@ -127,7 +127,7 @@ def see(host: Host) -> Seen:
     )
     current = inside(host, "readlink", f"{STORE}/current", check=False).strip()
     return Seen(
-        programs=tuple(program["id"] for program in json.loads(attached or "[]")),
+        programs=tuple(program["id"] for program in json.loads(attached.strip() or "[]")),
         port=int.from_bytes(int(ports[0]).to_bytes(2, "little"), "big") if ports else 0,
         current=Path(current).name,
     )

@@ -29,7 +29,7 @@ def xdp_program(host: Host) -> int | None:
 def traces(host: Host) -> str:
     """What the roles leave on a host: pins, files, addresses."""
     places = "/sys/fs/bpf/ebpf_fleet /etc /usr/local /var/lib"
-    find = f"find {places} -path '*ebpf?fleet*'"
+    find = f"find {places} -path '*ebpf?fleet*' ! -type d"
     return on(host, f"{find} 2>/dev/null; ip -o address show dev lo | grep -v host; true")
 
 

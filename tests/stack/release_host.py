@@ -51,16 +51,16 @@ PROGRAM = """
 #include <bpf/bpf_helpers.h>
 const volatile __u32 version = 1;
 struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 4);
-	__type(key, __u32);
-	__type(value, __u64);
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 4);
+    __type(key, __u32);
+    __type(value, __u64);
 } kept SEC(".maps");
 SEC("sockops") int watch(struct bpf_sock_ops *ctx)
 {
-	__u32 key = 0;
-	__u64 *value = bpf_map_lookup_elem(&kept, &key);
-	return value && version + ctx->op > 0;
+    __u32 key = 0;
+    __u64 *value = bpf_map_lookup_elem(&kept, &key);
+    return value && version + ctx->op > 0;
 }
 SEC("xdp") int pass(struct xdp_md *ctx) { return version ? XDP_PASS : XDP_DROP; }
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -319,7 +319,8 @@ def test_an_engine_is_unpacked_compiled_and_switched_to(root: Path, tmp_path: Pa
     assert {path.name for path in (root / "engine").iterdir()} == {sha, "current"}
     assert list((root / "engine" / sha).rglob("*.pyc"))
     run = [sys.executable, "-I", str(root / "engine" / "current")]
-    assert subprocess.run(run, capture_output=True, text=True).stdout == "an engine\n"
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout == "an engine\n"
     with pytest.raises(Failure, match="is not installed"):
         engine_dir.switch("0" * 64)
 

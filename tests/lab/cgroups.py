@@ -56,7 +56,23 @@ def remove(top: Path) -> None:
     """End every process in `top` and below, then remove the cgroups, if there are any."""
     _kill(top)
     for group in _below(top):
-        group.rmdir()
+        _remove(group)
+
+
+def _remove(group: Path) -> None:
+    """The kernel lets go of a cgroup a little after its last process has ended."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while True:
+        try:
+            group.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            _kill(group)
+            time.sleep(0.02)
 
 
 def _below(top: Path) -> Iterator[Path]:

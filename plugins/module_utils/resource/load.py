@@ -111,6 +111,7 @@ def load(recipe: Recipe, wanted: Wanted) -> Iterator[Loaded]:
                 {name: stack.enter_context(handle.program_fd(name)) for name in wanted.programs},
                 {name: stack.enter_context(handle.map_fd(name)) for name in recipe.map_pins},
             )
+            _require_whole(facts, loaded)
         sha256 = identity(recipe.source) if recipe.source.compiler == "bcc" else facts.sha256
         _mark(recipe, sha256, loaded)
         yield loaded
@@ -166,6 +167,21 @@ def _frozen(decl: libbpf.MapDecl, content: bytes) -> Fd:
     maps.update(fd, bytes(4), content.ljust(decl.value_size, b"\0"))
     maps.freeze(fd)
     return fd
+
+
+def _require_whole(facts: Facts, loaded: Loaded) -> None:
+    """Refuse programs without their names or types.
+
+    libbpf tries once whether the kernel takes them, as each has since Linux 5.0, and loads without
+    when the trial fails for whatever reason; maps then have no types either, for good.
+    """
+    for name, fd in loaded.programs.items():
+        about = info.program(fd)
+        if not about.name or (facts.elf.sections.get(".BTF") and not about.btf_id):
+            raise Failure(
+                f"{name} was loaded without its {'types' if about.name else 'name'}, because a "
+                "trial of libbpf's failed, for lack of memory perhaps; run it again"
+            )
 
 
 def _mark(recipe: Recipe, sha256: str, loaded: Loaded) -> None:

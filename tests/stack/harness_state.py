@@ -96,11 +96,8 @@ def take(world: World) -> State:
 
 def _marks(program: Mapping[str, Any]) -> dict[str, str]:
     """Provenance, name and whether the program has its types."""
-    return {
-        **program.get("metadata", {}),
-        "name": program.get("name", ""),
-        "types": str("btf_id" in program),
-    }
+    own = {"name": program.get("name", ""), "types": str("btf_id" in program)}
+    return {**program.get("metadata", {}), **own}
 
 
 def _walk(base: Path) -> Iterable[Path]:
@@ -134,7 +131,9 @@ def _pinned(path: Path, marks: Mapping[str, Mapping[str, str]]) -> str:
 
 def _entries(path: Path) -> str:
     dumped = bpftool("map", "dump", "pinned", path)
-    texts = (json.dumps(entry.get("formatted", entry), sort_keys=True) for entry in dumped)
+    # The bytes: a map has types unless libbpf was refused once and made it without.
+    plain = ({**entry, "formatted": None} for entry in dumped)
+    texts = (json.dumps(entry, sort_keys=True) for entry in plain)
     return " ".join(sorted(texts))
 
 

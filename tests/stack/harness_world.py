@@ -150,7 +150,8 @@ def _run(*words: str, check: bool = True) -> None:
 
 def seen(maps: Path) -> dict[str, list[int]]:
     """What the programs of `edge` have counted: by hook, by version."""
-    counts = [int(entry["formatted"]["value"]) for entry in bpftool("map", "dump", "pinned", maps)]
+    values = [entry["value"] for entry in bpftool("map", "dump", "pinned", maps)]
+    counts = [int.from_bytes((int(byte, 16) for byte in value), sys.byteorder) for value in values]
     return {
         hook: counts[number * VERSIONS : (number + 1) * VERSIONS]
         for number, hook in enumerate(HOOKS)
@@ -175,5 +176,5 @@ def redirected(counters: Path) -> int:
     """Bytes that the accelerator has redirected, summed over the CPUs; 0 while it has no counters."""
     if not counters.exists():
         return 0
-    values = bpftool("map", "dump", "pinned", counters)[0]["formatted"]["values"]
+    values = bpftool("map", "dump", "pinned", counters)[0].get("formatted", {}).get("values", [])
     return sum(int(cpu["value"]["redirected_bytes"]) for cpu in values)

@@ -35,7 +35,6 @@ options:
         program there. A control group that was created is never removed.
     type: bool
     default: false
-    version_added: 0.2.0
   allow_root:
     description:
       - Allow O(cgroup) to be the root of the hierarchy, where the program runs for every process of

@@ -46,7 +46,6 @@ options:
       - Takes effect with O(prog), also for a removal.
     type: bool
     default: false
-    version_added: 0.2.0
   drain:
     description:
       - What O(state=absent) does about sockets that are in the map.

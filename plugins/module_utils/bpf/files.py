@@ -66,13 +66,16 @@ def set_mode(path: str, mode: int) -> None:
 
 
 def make_directories(path: str, mode: int = 0o755) -> None:
-    """Make the directory and those above it that are missing. FileExistsError for a file."""
-    missing = []
+    """Make the directory and those above it that are missing. FileExistsError for a file.
+
+    ``mode`` is the directory's own; those above get what the umask leaves, as with os.makedirs.
+    """
+    last, missing = path, []
     while not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
     for directory in reversed(missing):
-        _make_directory(directory, mode)
+        _make_directory(directory, mode if directory == last else 0o777)
 
 
 def _make_directory(path: str, mode: int) -> None:

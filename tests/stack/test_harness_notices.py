@@ -15,6 +15,7 @@ from harness_run import KILL, Fault
 from harness_world import World
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import files, journal, pins
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf.syscall import Fd
 
 Defect = Callable[[pytest.MonkeyPatch], None]
 
@@ -41,9 +42,9 @@ def staged_names_stay(patch: pytest.MonkeyPatch) -> None:
     """Each pin that is replaced leaves one with another name behind."""
     replace = pins.replace
 
-    def forgetful(fd: object, path: str) -> None:
-        replace(fd, path)  # type: ignore[arg-type]
-        pins.pin(fd, f"{path}_{os.getpid()}")  # type: ignore[arg-type]
+    def forgetful(fd: Fd, path: str) -> None:
+        replace(fd, path)
+        pins.pin(fd, f"/sys/fs/bpf/left_{os.getpid()}_{fd.number}")
 
     patch.setattr(pins, "replace", forgetful)
 

@@ -9,6 +9,7 @@ Hooks are only looked through when a program with the mark is found that no reso
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,9 @@ def _pinned(top: str) -> frozenset[tuple[str, int]]:
                         found.add((kind, info.program(fd).id))
                     elif kind == "map":
                         found.add((kind, info.map_(fd).id))
-            except (FileNotFoundError, PermissionError):  # gone meanwhile, or no pin
-                continue
+            except OSError as error:
+                if error.errno not in (errno.ENOENT, errno.EACCES):  # gone meanwhile, or no pin
+                    raise
     return frozenset(found)
 
 

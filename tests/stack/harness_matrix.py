@@ -82,11 +82,11 @@ def failures(most: int) -> Chooser:
 
 
 def thinned(faults: list[Fault], most: int) -> list[Fault]:
-    """At most so many, the same each time, evenly spread."""
+    """At most so many, the first and the last among them, the same each time, evenly spread."""
     if FULL or len(faults) <= most:
         return faults
-    stride = len(faults) / most
-    return [faults[int(number * stride)] for number in range(most)]
+    stride = (len(faults) - 1) / (most - 1)
+    return [faults[round(number * stride)] for number in range(most)]
 
 
 def tried(scenario: str, kind: str, choose: Chooser, objects: Objects) -> Report:

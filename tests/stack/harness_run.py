@@ -69,6 +69,7 @@ class Run:
 class _Course:
     """The state of a run under supervision."""
 
+    child: int
     fault: Fault | None
     steps: list[Step] = field(default_factory=list)
     number: int = 0
@@ -79,8 +80,8 @@ class _Course:
         """The step that this call is, if any, and what to do with it."""
         call = explain(held)
         if held.name == "exit_group":
-            last = self.fault is not None and self.fault.address == END
-            return None, KILL if last and self.fault is not None else ""
+            is_last = self.fault is not None and self.fault.address == END
+            return None, KILL if is_last and held.pid == self.child else ""
         if not call.counts:
             return None, ""
         if call.changes:
@@ -116,7 +117,7 @@ def run(program: Program, fault: Fault | None = None, reads: bool = True) -> Run
             os.close(told)
             _become(program, (given.fileno(), out.fileno(), err.fileno()), tell, reads)
         os.close(tell)
-        course = _Course(fault)
+        course = _Course(child, fault)
         hangs = _supervise(child, told, course)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         out.seek(0)

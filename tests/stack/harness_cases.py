@@ -263,6 +263,8 @@ def _why_tolerated(made: Run, step: Step, fault: Fault) -> str:
     near = [each.about for each in made.changes if 0 <= step.number - each.number <= 2]
     if any(about.startswith("fleet_") for about in near):
         return "the gate asks in several ways"
+    if (step.call, fault.what) == ("bpf PROG_QUERY", "EBUSY"):
+        return "what a socket map answers that runs the other verdict"
     if step.call in LIBBPF_TRIES:
         return "libbpf asks what the kernel can do"
     return ""

@@ -2,9 +2,8 @@
 """A run of a program, step by step: each step may be let through, made to fail, or be the end of the process.
 
 The program is a function that is called in a fork of this process. A fork of an interpreter that has imported the
-engine is what the engine's command is after its imports, twenty times as fast; `command()` runs the command itself,
-and a test holds that both take the same steps. SIGKILL at a step hits before the kernel has seen it, so that killing at
-each step in turn kills after each step in turn.
+engine is what the engine's command is after its imports, twenty times as fast. SIGKILL at a step hits before the
+kernel has seen it, so that killing at each step in turn kills after each step in turn.
 """
 
 from __future__ import annotations
@@ -144,15 +143,6 @@ def together(*programs: Program) -> list[Run]:
             texts = (out.read().decode(errors="replace"), err.read().decode(errors="replace"))
             runs.append(Run(status, *texts, (), None, False))
     return runs
-
-
-def command(*words: str, **environment: str) -> Program:
-    """A program that is a command: the child becomes it."""
-
-    def become() -> int:
-        os.execve(words[0], words, {**os.environ, **environment})
-
-    return become
 
 
 def _become(

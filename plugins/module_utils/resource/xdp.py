@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ..bpf import info, journal, links, netns, pins, rtnetlink, xdp
 from ..bpf.info import LinkInfo
@@ -25,6 +25,8 @@ from .xdp_plan import Desired, Holder, Observed, Step
 _REFUSALS = {errno.EOPNOTSUPP, errno.EINVAL, errno.ERANGE, errno.ENOSPC, errno.ENOMEM, 524}
 
 _LO = 1  # ifindex of lo in every network namespace
+
+MadeT = TypeVar("MadeT")
 
 
 def desired(params: Mapping[str, Any]) -> Desired:
@@ -232,7 +234,7 @@ def _apply(desired: Desired, seen: Observed, step: Step) -> None:
         _share(desired, seen.ifindex, step)
     elif holder is None:
         with linked.require_program(desired.prog) as prog:
-            _attach(desired, seen.ifindex, prog, _modes(desired, None))
+            _attach(desired.link, seen.ifindex, prog, _modes(desired, None))
     elif step.do == "detach":
         with info.open_program(holder.program.id) as old:
             xdp.set_program(seen.ifindex, holder.mode, None, old)
@@ -252,7 +254,7 @@ def _share(desired: Desired, ifindex: int, step: Step) -> None:
             with info.open_program(holder.program.id) as old:
                 xdp.set_program(ifindex, holder.mode, dispatcher, old)
         elif dispatcher is not None:
-            _attach(desired, ifindex, dispatcher, _modes(desired, None))
+            _attach(desired.link, ifindex, dispatcher, _modes(desired, None))
 
     old_id = holder.program.id if holder else 0
     xdp_dispatch.swap(ifindex, old_id, step.components, step.version, attach)
@@ -280,12 +282,12 @@ def _move(desired: Desired, seen: Observed, holder: Holder, prog: Fd) -> None:
         if holder.link_id:
             with info.open_link(holder.link_id) as there:
                 links.detach_now(there)
-            again = functools.partial(_attach_as, link, ifindex, kept, holder.mode)
+            again = functools.partial(_attach, link, ifindex, kept, (holder.mode,))
             netns.undo(f"attach {holder.program} again", again)
         else:
             xdp.set_program(ifindex, holder.mode, None, old)
         try:
-            _attach(desired, ifindex, prog, _modes(desired, holder))
+            _attach(desired.link, ifindex, prog, _modes(desired, holder))
         except OSError as error:
             left = log.roll_back()
             if left:
@@ -300,21 +302,25 @@ def _modes(desired: Desired, holder: Holder | None) -> tuple[str, ...]:
     return (holder.mode,) if holder else ("native", "generic")
 
 
-def _attach(desired: Desired, ifindex: int, prog: Fd, modes: tuple[str, ...]) -> None:
-    for mode in modes:
-        try:
-            _attach_as(desired.link, ifindex, prog, mode)
-            return
-        except OSError as error:
-            if error.errno not in _REFUSALS or mode == modes[-1]:
-                raise
-
-
-def _attach_as(link: str, ifindex: int, prog: Fd, mode: str) -> None:
+def _attach(link: str, ifindex: int, prog: Fd, modes: tuple[str, ...]) -> None:
+    """Attach in the first mode that the interface takes, by a link with that name if it has one."""
     if link:
-        linked.pin_new(link, lambda: xdp.create_link(prog, ifindex, mode))
+        linked.pin_new(
+            link, lambda: _first(modes, lambda mode: xdp.create_link(prog, ifindex, mode))
+        )
     else:
-        xdp.set_program(ifindex, mode, prog, None)
+        _first(modes, lambda mode: xdp.set_program(ifindex, mode, prog, None))
+
+
+def _first(modes: tuple[str, ...], attach: Callable[[str], MadeT]) -> MadeT:
+    """What comes of the first mode that is not refused; of the last in any case."""
+    for mode in modes[:-1]:
+        try:
+            return attach(mode)
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+    return attach(modes[-1])
 
 
 def report(desired: Desired, observed: Observed) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ SCENARIOS = tuple(f"{family} {kind}" for family in ("edge", "accelerator") for k
 for _found in pkgutil.walk_packages(module_utils.__path__, f"{module_utils.__name__}."):
     importlib.import_module(_found.name)
 
+SETLINK = "message 19"  # RTM_SETLINK, linux/rtnetlink.h
 REFUSED = 1  # the status of a run that ended with a Failure
 SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
 # The versions that may be at work after a kill, by scenario; 0 is none.
@@ -265,6 +266,8 @@ def _why_tolerated(made: Run, step: Step, fault: Fault) -> str:
         return "the gate asks in several ways"
     if (step.call, fault.what) == ("bpf PROG_QUERY", "EBUSY"):
         return "what a socket map answers that runs the other verdict"
+    if (step.call, step.about, fault.what) == ("netlink sendto", SETLINK, "EBUSY"):
+        return "what an interface answers whose program a link holds"
     if step.call in LIBBPF_TRIES:
         return "libbpf asks what the kernel can do"
     return ""

@@ -147,7 +147,7 @@ def _explain(held: Held, memory: int) -> Call:
     if held.name in ON_A_FILE:
         return _on_a_file(held, memory)
     if held.name in ("sendto", "sendmsg"):
-        return _send(held)
+        return _send(held, memory)
     about = hex(held.arguments[0]) if held.name in ("unshare", "setns") else ""
     return Call(held.name, about, changes=held.name not in READS, counts=held.name != "exit_group")
 
@@ -226,7 +226,7 @@ def _position(pid: int, number: int) -> int:
     return int(words["pos:"])
 
 
-def _send(held: Held) -> Call:
+def _send(held: Held, memory: int) -> Call:
     """Messages on netlink sockets are steps; what goes over others (a log, a result) is none."""
     pidfd = os.pidfd_open(held.pid)
     try:
@@ -234,4 +234,9 @@ def _send(held: Held) -> Call:
             family = copy.family
     finally:
         os.close(pidfd)
-    return Call(f"netlink {held.name}", "", counts=family == socket.AF_NETLINK)
+    if family != socket.AF_NETLINK:
+        return Call(held.name, "", counts=False)
+    about = ""
+    if held.name == "sendto":  # the type of a struct nlmsghdr, linux/netlink.h
+        about = f"message {struct.unpack('=H', os.pread(memory, 2, held.arguments[1] + 4))[0]}"
+    return Call(f"netlink {held.name}", about)

@@ -215,6 +215,7 @@ def test_systemd_runs_the_guard_where_it_runs_the_host(host: Host) -> None:
     )
     assert all(word.partition("=")[0] in known.stdout for word in words[:3])
     wait_for(lambda: host.version() == 1)
+    wait_for(lambda: not host.guards())
     program.write_text("#!/bin/sh\necho no such bus >&2; exit 1\n")
     before = host.listing("/var/lib/ebpf-fleet")
     with pytest.raises(Refused, match=r"systemd-run does not start the guard .*: no such bus"):

@@ -159,16 +159,23 @@ def test_what_keeps_the_release_fails(host: Host) -> None:
 def test_a_signal_takes_everything_back(host: Host, number: signal.Signals) -> None:
     host.converge(host.manifest(host.all_kinds(1)))
     assert threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(number)
+
+    def handler(_number: int, _frame: object) -> None:
+        raise AssertionError("the signal went past the transaction")
 
     def begin(_plan: object) -> None:
         os.kill(os.getpid(), number)
 
-    failure = host.refused(
-        host.manifest(host.all_kinds(2), "r2"), f"ended by {number.name}", begin=begin
-    )
+    # Not what this process was started with: a shell lets its background jobs ignore SIGINT.
+    before = signal.signal(number, handler)
+    try:
+        failure = host.refused(
+            host.manifest(host.all_kinds(2), "r2"), f"ended by {number.name}", begin=begin
+        )
+        assert signal.getsignal(number) is handler
+    finally:
+        signal.signal(number, before)
     assert "everything is as it was" in str(failure)
-    assert signal.getsignal(number) is handler
 
 
 def test_a_pin_that_nobody_makes(host: Host) -> None:

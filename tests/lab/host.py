@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from layout import FILES, HOSTS, USER_KEY, Host
+from layout import FILES, HOSTS, REPOSITORY, USER_KEY, Host
 
 # UAPI linux/sched.h
 CLONE_NEWNS = 0x00020000
@@ -100,9 +100,18 @@ def make_root(host: Host) -> Path:
     ):
         run("mount", "-t", kind, kind, str(root / where))
     (root / "tmp").chmod(0o1777)
+    show_checkout(host, root)
     run("mount", "--rbind", "/dev", str(root / "dev"))
     run("mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666", "pts", str(root / "dev/pts"))
     return root
+
+
+def show_checkout(host: Host, root: Path) -> None:
+    """A host may converge itself by what this checkout has, wherever that is."""
+    where = root / REPOSITORY.relative_to("/")
+    if not (where / "galaxy.yml").exists():
+        where.mkdir(parents=True, exist_ok=True)
+        overlay(REPOSITORY, host.root / "checkout", where)
 
 
 def overlay(lower: Path, scratch: Path, where: Path) -> None:

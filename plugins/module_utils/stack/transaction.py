@@ -282,7 +282,8 @@ def remove(
     """
     require_root()
     name = name or manifests[0].name
-    doomed = _all_doomed(name, manifests, to_remove(list(resources), "resources"))
+    drains = bool(drain) or any(manifest.drain for manifest in manifests)
+    doomed = _all_doomed(name, manifests, to_remove(list(resources), "resources"), drains)
     first, undrained = _drained(manifests, to_remove(list(drain), "drain"))
     planned = [step for step in (prune.removal(name, each) for each in doomed) if step]
     rest, warnings = _leftovers(name, doomed, planned)
@@ -297,9 +298,13 @@ def remove(
 
 
 def _all_doomed(
-    name: str, manifests: Sequence[Manifest], given: Sequence[Resource]
+    name: str, manifests: Sequence[Manifest], given: Sequence[Resource], drains: bool
 ) -> tuple[prune.Doomed, ...]:
-    """All that may be here, in the order in which to take it away."""
+    """All that may be here, in the order in which to take it away.
+
+    A stack that ``drains`` has told what feeds a sockmap to stop. It is waited for until the map is
+    empty while the feeder is still attached, as perhaps nothing else takes live sockets out.
+    """
     named = [
         prune.Doomed(each, params)
         for each in reversed(given)
@@ -307,7 +312,12 @@ def _all_doomed(
         if params is not None
     ]
     found = [*named, *prune.dropped(manifests, given)]
-    found.sort(key=lambda each: -ADAPTERS[each.resource.kind].rank)
+    found.sort(
+        key=lambda each: (
+            not (drains and each.resource.kind == "sockmap_attach"),
+            -ADAPTERS[each.resource.kind].rank,
+        )
+    )
     return tuple(each for each in found if not prune.goes_with_its_map(name, each, found))
 
 

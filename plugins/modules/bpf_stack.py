@@ -76,6 +76,8 @@ options:
       - Resources that are converged before the stack is taken away, so that what is in flight can
         finish. Each is a C(bpf_map_entries), for example of a map that tells the data plane to take
         no new connections. They are stored with the release.
+      - With them, a program is taken from its sockmap first of all, when the map is empty, while
+        the programs that take sockets in and out are still attached.
     type: list
     elements: dict
     default: []

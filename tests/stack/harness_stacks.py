@@ -135,7 +135,11 @@ def edge(objects: Objects, name: str, group: Path, version: int, pruned: bool = 
             packets=[{"data": PACKET, "expect": {"verdict": "pass"}}],
         ),
         resource(
-            "xdp_attach", interface=INTERFACE, prog=f"{pins}/edge_xdp", link=f"{pins}/xdp_link"
+            "xdp_attach",
+            interface=INTERFACE,
+            prog=f"{pins}/edge_xdp",
+            link=f"{pins}/xdp_link",
+            mode="native",  # auto would make do with generic mode when native is refused
         ),
         resource(
             "tc_attach",

@@ -2,7 +2,7 @@
 """Each step of a run fails once: the old state stays, bit for bit, or the fault made no difference.
 
 A sample of steps and errnos, evenly spread; all of them in `make test-full`. Which faults may make no difference, and
-why, is listed here; any other is a defect.
+why, is listed in harness_cases; any other is a defect.
 """
 
 from __future__ import annotations

@@ -48,6 +48,9 @@ SYSCTLS = {
     "net.ipv6.conf.default.accept_ra": 0,
     "net.ipv6.conf.default.accept_redirects": 0,
     "net.ipv6.conf.default.router_solicitations": 0,
+    # No tail loss probes (RFC 8985): on a busy machine a backend repeats its FIN after a few milliseconds, and resets what
+    # acknowledges the second one, since the first acknowledgement has ended the connection. A reset that nobody notices.
+    "net.ipv4.tcp_early_retrans": 0,
 }
 
 # Without it the kernel does not say where packets from elsewhere would go (bpf_fib_lookup).

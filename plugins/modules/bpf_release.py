@@ -44,35 +44,15 @@ options:
       - How many releases the host keeps. The one that runs and the one before it are always kept.
         Without this nothing is forgotten.
     type: int
-  lock_timeout:
-    description: Seconds to wait for another run on the same host before giving up.
-    type: int
-    default: 60
 attributes:
-  check_mode:
-    description: Predicts what a real run does, and lets the kernel verify the programs.
-    support: full
-  diff_mode:
-    description: Shows each target before and after, in the terms of the options.
-    support: full
-  idempotent:
-    description: A second run with the same options changes nothing.
-    support: full
-  platform:
-    description: The systems this runs on.
-    support: full
-    platforms: linux
   action:
     description: Asks the engine on the host, and sends it when the host has none of this version.
     support: full
   async:
     description: The task talks with the host more than once.
     support: none
-requirements:
-  - Linux 5.10 or later, root
-  - Python 3.9 or later on the target
-author:
-  - The ebpf.fleet authors (@ebpf-fleet)
+extends_documentation_fragment:
+  - ebpf.fleet.common
 seealso:
   - module: ebpf.fleet.bpf_stack
   - module: ebpf.fleet.bpf_info

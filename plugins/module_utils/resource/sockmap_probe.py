@@ -208,9 +208,11 @@ def _exchange(request: Request) -> int:
         listener.bind((request.address, request.port))
         listener.listen(1)
         listener.settimeout(_TIMEOUT)
-        echo = threading.Thread(target=_echo, args=(listener,), daemon=True)
-        echo.start()
         with socket.create_connection((request.address, request.port), _TIMEOUT) as connection:
+            # Accepted first: a busy host may have let connect() return before it took in the ACK,
+            # and what is sent to a socket that is not there yet goes through TCP, and so the rest.
+            echo = threading.Thread(target=_echo, args=(listener.accept()[0],), daemon=True)
+            echo.start()
             for number in range(request.messages):
                 message = _message(number, request.size)
                 connection.sendall(message)
@@ -236,9 +238,9 @@ def _receive(connection: socket.socket, size: int) -> bytes:
     return b"".join(parts)
 
 
-def _echo(listener: socket.socket) -> None:
+def _echo(connection: socket.socket) -> None:
     """Send back what comes. When that fails, the other side has the error to tell."""
-    with contextlib.suppress(OSError), listener.accept()[0] as connection:
+    with contextlib.suppress(OSError), connection:
         while True:
             part = connection.recv(1 << 16)
             if not part:

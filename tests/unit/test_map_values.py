@@ -11,6 +11,7 @@ import pytest
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import (
     btf,
+    btf_sections,
     btf_values,
     records,
     value_formats,
@@ -283,3 +284,21 @@ def test_raw_btf() -> None:
             btf.parse((header + types + strings)[:cut])
     with pytest.raises(ValueError, match="no BTF"):
         btf.parse(bytes(24))
+
+
+def test_sections_without_variables_give_way() -> None:
+    strings = b"\0.rodata\0.data\0v\0"
+    integer = struct.pack("=IIII", 0, 1 << 24, 4, 32)
+    empty = struct.pack("=III", 1, 15 << 24, 20)
+    variable = struct.pack("=IIII", 15, 14 << 24, 1, 1)
+    data = struct.pack("=III", 9, 15 << 24 | 1, 4) + struct.pack("=III", 3, 0, 4)
+    types = integer + empty + variable + data
+    header = struct.pack("=HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(strings))
+    raw = header + types + strings
+    taken = btf_sections.without_empty(raw)
+    pointer = struct.pack("=III", 0, 2 << 24, 0)
+    assert taken == header + integer + pointer + variable + data + strings
+    assert btf.variables(btf.parse(taken), ".data") == {"v": btf.Member("", 3, 0)}
+    assert btf_sections.without_empty(taken) == taken
+    with pytest.raises(ValueError, match="BTF"):
+        btf_sections.without_empty(raw[:60])

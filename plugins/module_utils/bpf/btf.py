@@ -9,7 +9,7 @@ Layout: include/uapi/linux/btf.h and Documentation/bpf/btf.rst, in native byte o
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from .syscall import Buffer, Cmd, Fd, bpf
@@ -142,36 +142,55 @@ def _info(fd: Fd, address: int, size: int) -> bytes:
 
 def parse(raw: bytes) -> Btf:
     """Read raw BTF: a ``.BTF`` section or the kernel's copy. ValueError when it is none."""
+    _types_at, _types_end, text_at, text_end = _layout(raw)
+    text = raw[text_at:text_end]
+    types = [Type("void")]
+    for at, kind, count in walk(raw):
+        name_at, bits, size_or_type = struct.unpack_from("=III", raw, at)
+        extra = raw[at + 12 : at + _size(kind, count)]
+        types.append(_type(kind, name_at, bool(bits >> 31), size_or_type, extra, text))
+    return Btf(tuple(types))
+
+
+def walk(raw: bytes) -> Iterator[tuple[int, str, int]]:
+    """Where each type lies (a byte's offset), its kind and its number of members, from id 1 on.
+
+    Raises ValueError when it is no BTF.
+    """
+    at, end, _text_at, _text_end = _layout(raw)
+    while at < end:
+        if at + 12 > end:
+            raise ValueError("truncated BTF: the last type is cut")
+        (bits,) = struct.unpack_from("=I", raw, at + 4)
+        number, count = bits >> 24 & 0x1F, bits & 0xFFFF
+        if number >= len(_KINDS):
+            raise ValueError(f"BTF kind {number} is newer than this collection")
+        size = _size(_KINDS[number], count)
+        if at + size > end:
+            raise ValueError("truncated BTF: the last type is cut")
+        yield at, _KINDS[number], count
+        at += size
+
+
+def _layout(raw: bytes) -> tuple[int, int, int, int]:
+    """Where types and names begin and end."""
     try:
         magic, _version, _flags, header, type_at, type_size, text_at, text_size = (
             struct.unpack_from("=HBB5I", raw, 0)
         )
-        if magic != _MAGIC:
-            raise ValueError(f"no BTF: it starts with {raw[:2].hex()}")
-        if len(raw) < header + max(type_at + type_size, text_at + text_size):
-            raise ValueError("truncated BTF: it ends before its types and names do")
-        text = raw[header + text_at : header + text_at + text_size]
-        return Btf(_types(raw[header + type_at : header + type_at + type_size], text))
     except struct.error as error:
         raise ValueError(f"truncated BTF: {error}") from error
+    if magic != _MAGIC:
+        raise ValueError(f"no BTF: it starts with {raw[:2].hex()}")
+    if len(raw) < header + max(type_at + type_size, text_at + text_size):
+        raise ValueError("truncated BTF: it ends before its types and names do")
+    types, text = header + type_at, header + text_at
+    return types, types + type_size, text, text + text_size
 
 
-def _types(raw: bytes, text: bytes) -> tuple[Type, ...]:
-    types = [Type("void")]
-    at = 0
-    while at < len(raw):
-        name_at, bits, size_or_type = struct.unpack_from("=III", raw, at)
-        number, count, flag = bits >> 24 & 0x1F, bits & 0xFFFF, bool(bits >> 31)
-        if number >= len(_KINDS):
-            raise ValueError(f"BTF kind {number} is newer than this collection")
-        once, each = _EXTRA.get(_KINDS[number], (0, 0))
-        end = at + 12 + once + each * count
-        if end > len(raw):
-            raise ValueError("truncated BTF: the last type is cut")
-        extra = raw[at + 12 : end]
-        types.append(_type(_KINDS[number], name_at, flag, size_or_type, extra, text))
-        at = end
-    return tuple(types)
+def _size(kind: str, count: int) -> int:
+    once, each = _EXTRA.get(kind, (0, 0))
+    return 12 + once + each * count
 
 
 def _type(

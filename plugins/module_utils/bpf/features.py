@@ -29,6 +29,7 @@ _NO_IFINDEX = 0x7FFFFFFF
 
 _F_NO_PREALLOC, _F_MMAPABLE = 1 << 0, 1 << 10  # BPF_F_*, include/uapi/linux/bpf.h
 _F_SLEEPABLE = 1 << 4  # BPF_F_SLEEPABLE
+_F_XDP_HAS_FRAGS = 1 << 5  # BPF_F_XDP_HAS_FRAGS
 _KTIME_GET_COARSE_NS = 160  # enum bpf_func_id; new in 5.11, as memcg accounting is
 
 # struct bpf_insn: u8 code, u8 registers, s16 offset, s32 immediate.
@@ -202,9 +203,14 @@ def prog_type(name: str) -> bool:
     return _loads(name, _set_r0(returns) + _RETURN)
 
 
-def _loads(kind: str, instructions: bytes) -> bool:
+def xdp_frags() -> bool:
+    """Whether XDP programs may take packets in several buffers (Linux 5.18)."""
+    return _loads("xdp", _set_r0(0) + _RETURN, _F_XDP_HAS_FRAGS)
+
+
+def _loads(kind: str, instructions: bytes, more_flags: int = 0) -> bool:
     try:
-        _load(kind, instructions).close()
+        _load(kind, instructions, more_flags).close()
     except OSError as error:
         if error.errno == errno.EPERM:
             raise
@@ -212,7 +218,7 @@ def _loads(kind: str, instructions: bytes) -> bool:
     return True
 
 
-def _load(kind: str, instructions: bytes) -> Fd:
+def _load(kind: str, instructions: bytes, more_flags: int = 0) -> Fd:
     attach, flags, _returns = _PROG_NEEDS.get(kind, ("", 0, 0))
     code, text = Buffer(instructions), Buffer(b"GPL\0")
     attr = struct.pack(
@@ -222,7 +228,7 @@ def _load(kind: str, instructions: bytes) -> Fd:
         code.address,
         text.address,
         *(0, 0, 0, 0),  # log_level, log_size, log_buf, kern_version
-        flags,
+        flags | more_flags,
         b"fleet_probe",
         0,  # prog_ifindex
         names.number_of(names.ATTACH_TYPES, attach) if attach else 0,

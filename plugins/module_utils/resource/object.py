@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from ..bpf import elf, libbpf
+from ..bpf import btf_sections, elf, libbpf
 from .errors import Failure, from_os_error
 
 _LOG_LINES = 12  # of libbpf and the verifier: the reason stands at the end
@@ -72,6 +72,7 @@ def opened(source: Source) -> Iterator[tuple[Facts, libbpf.Object]]:
     with ExitStack() as stack:
         path, content = stack.enter_context(_built(source))
         parsed = _parse(source.path, content)
+        path = stack.enter_context(_acceptable(path, content, parsed))
         facts = None
         try:
             with libbpf.open_object(path) as handle:
@@ -98,6 +99,30 @@ def _built(source: Source) -> Iterator[tuple[str, bytes]]:
     with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
         path = os.path.join(scratch, os.path.basename(source.path) + ".o")
         yield path, compile_clang(source, path)
+
+
+@contextmanager
+def _acceptable(path: str, content: bytes, parsed: elf.Elf) -> Iterator[str]:
+    """The object, or where this kernel would refuse its types a copy with types that it takes."""
+    types = parsed.sections.get(".BTF")
+    if not types or btf_sections.accepted():
+        yield path
+        return
+    try:
+        taken = btf_sections.without_empty(types)
+    except ValueError as error:
+        raise Failure(f"the BTF of {path} is damaged; copy or build it again") from error
+    if taken == types:
+        yield path
+        return
+    import tempfile  # as above
+
+    # libbpf names maps after the file.
+    with tempfile.TemporaryDirectory(prefix="ebpf-fleet-") as scratch:
+        copy = os.path.join(scratch, os.path.basename(path))
+        with open(copy, "wb") as file:
+            file.write(content.replace(types, taken, 1))
+        yield copy
 
 
 def _facts(path: str, content: bytes, parsed: elf.Elf, handle: libbpf.Object) -> Facts:
@@ -146,6 +171,11 @@ def _missing_feature(facts: Facts) -> str:
         feature = known.get(program.type)
         if feature and not feature.supported:
             return f"this kernel has no {program.type} programs{_since(feature.since)}"
+        if program.section.startswith("xdp.frags") and not features.xdp_frags():
+            return (
+                f"this kernel has no XDP programs for packets in several buffers{_since('5.18')}; "
+                f'write SEC("xdp") for {program.name} instead of SEC("{program.section}")'
+            )
     known = features.map_types()
     for decl in facts.maps.values():
         feature = known.get(decl.type)

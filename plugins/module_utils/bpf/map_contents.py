@@ -20,6 +20,9 @@ TRIE = "lpm_trie"
 TARGETS = ("devmap", "devmap_hash", "cpumap")
 INDEXED = (*ARRAYS, "devmap", "cpumap")
 
+# Those that take entries until they are full, and of which the kernel does not say how many.
+FILLED = (*HASHES, TRIE, "hash_of_maps", "devmap_hash", "sockhash")
+
 _BATCHED = ("array", *HASHES)  # a trie is walked by key in any case
 _BATCH_BYTES = 1 << 18  # keys and values of one batch
 _ENOTSUPP = 524  # include/linux/errno.h; the kernel returns it, the C library does not know it
@@ -105,6 +108,63 @@ def _batches(fd: Fd, map_info: info.MapInfo) -> Iterator[tuple[bytes, bytes]]:
             return
         before, after = after, before
         start = before.address
+
+
+def count(fd: Fd, map_info: info.MapInfo) -> int:
+    """How many entries there are, of a type of ``FILLED``.
+
+    The kernel copies them in batches into memory that nobody looks at: 0.2 microseconds an entry.
+    Where a type has no batches its keys are walked, at 2.5 microseconds each; then the number is
+    only near where entries are deleted meanwhile, and at most ``max_entries``.
+    """
+    try:
+        return _count_batches(fd, map_info)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, _ENOTSUPP):
+            raise
+    return _count_keys(fd, map_info)
+
+
+def _count_batches(fd: Fd, map_info: info.MapInfo) -> int:
+    key_size, value_size = map_info.key_size, maps.value_bytes(map_info)
+    room = min(max(_BATCH_BYTES // (key_size + value_size), 16), map_info.max_entries)
+    keys, values = Buffer(room * key_size), Buffer(room * value_size)
+    before, after = Buffer(max(key_size, 4)), Buffer(max(key_size, 4))
+    start = found = 0
+    while True:
+        places = (start, after.address, keys.address, values.address, room, fd.number, 0, 0)
+        attr = bytearray(struct.pack("=QQQQIIQQ", *places))
+        try:
+            call(Cmd.MAP_LOOKUP_BATCH, attr, "count a map's entries")
+        except OSError as error:
+            if error.errno == errno.ENOENT:  # that was the last batch
+                return found + _batch_count(attr)
+            if error.errno != errno.ENOSPC or room >= map_info.max_entries:
+                raise
+            room = min(2 * room, map_info.max_entries)  # a bucket did not fit
+            keys, values = Buffer(room * key_size), Buffer(room * value_size)
+            continue
+        found += _batch_count(attr)
+        before, after = after, before
+        start = before.address
+
+
+def _batch_count(attr: bytearray) -> int:
+    number: int = struct.unpack_from("=I", attr, 32)[0]
+    return number
+
+
+def _count_keys(fd: Fd, map_info: info.MapInfo) -> int:
+    """Walk in the same memory: the kernel reads a key before it writes the next one there."""
+    key = Buffer(map_info.key_size)
+    attr = bytearray(struct.pack("=IIQQQ", fd.number, 0, 0, key.address, 0))
+    for found in range(map_info.max_entries):
+        try:
+            call(Cmd.MAP_GET_NEXT_KEY, attr, "count a map's keys")
+        except FileNotFoundError:
+            return found
+        struct.pack_into("=Q", attr, 8, key.address)
+    return map_info.max_entries
 
 
 def is_empty(fd: Fd, map_info: info.MapInfo) -> bool:

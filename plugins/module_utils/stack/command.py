@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +34,8 @@ examples:
   ebpf-fleet withdraw web 2026-11-21.1    back to what ran before this release, if it runs
   ebpf-fleet activate web 2026-11-20.3    to this stored release, wherever the host is
   ebpf-fleet --check remove web           what taking the stack away would do
-  ebpf-fleet replay                       all stacks as they are stored, as a boot does"""
+  ebpf-fleet replay                       all stacks as they are stored, as a boot does
+  ebpf-fleet metrics                      what Prometheus would be told"""
 
 Function = Callable[[argparse.Namespace], int]
 
@@ -44,7 +46,7 @@ def run(arguments: Sequence[str]) -> int:
     function: Function = options.function
     try:
         require_root()
-        with engine_dir.in_use():
+        with engine_dir.in_use() if options.holds_engine else contextlib.nullcontext():
             return function(options)
     except Failure as failure:
         sys.stderr.write(f"ebpf-fleet: {failure}\n")
@@ -60,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--check", action="store_true", help="only say what would be done")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
+    parser.set_defaults(holds_engine=True)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     status = commands.add_parser("status", help="tell what runs, and whether it is whole")
@@ -88,6 +91,21 @@ def _parser() -> argparse.ArgumentParser:
         "--phase", choices=boot.PHASES, help="only stacks of this phase of a boot (default: both)"
     )
     replay.set_defaults(function=_replay)
+
+    text = "tell what there is, and what it does, as metrics for Prometheus"
+    metrics = commands.add_parser("metrics", help=text, description=text)
+    where = metrics.add_mutually_exclusive_group()
+    where.add_argument("--listen", metavar="ADDRESS:PORT", default="", help="serve them by HTTP")
+    where.add_argument(
+        "--write", metavar="FILE.prom", default="", help="write them into a file for node_exporter"
+    )
+    metrics.add_argument(
+        "--every", metavar="SECONDS", type=float, default=0.0, help="with --write: again and again"
+    )
+    metrics.add_argument(
+        "--foreign", action="store_true", help="list programs of others, too, not only count them"
+    )
+    metrics.set_defaults(function=_metrics, holds_engine=False)
 
     text = "answer a request, JSON on standard input, in JSON on standard output"
     request = commands.add_parser(
@@ -128,6 +146,19 @@ def _replay(options: argparse.Namespace) -> int:
         if name not in store.stacks():
             raise Failure(f"there is no stack {name}; there are: {', '.join(store.stacks())}")
     return boot.replay(phases, names)
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from ..metrics import command as metrics  # nothing else needs it
+
+    words = ["metrics", "--every", str(options.every)]
+    words += ["--listen", options.listen] if options.listen else []
+    words += ["--write", options.write] if options.write else []
+    words += ["--foreign"] if options.foreign else []
+    wanted = metrics.Options(
+        options.listen, options.write, options.every, options.foreign, tuple(words)
+    )
+    return metrics.run(wanted)
 
 
 def _request(options: argparse.Namespace) -> int:

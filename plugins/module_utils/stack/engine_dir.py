@@ -39,6 +39,11 @@ def current() -> str:
         return ""
 
 
+def running() -> str:
+    """The digest of the engine that this process runs, "" when it runs from elsewhere."""
+    return os.path.basename(_home())
+
+
 def actions(sha: str) -> list[str]:
     """What ``switch`` would do, for people."""
     return [f"install engine {sha[:12]}"] if sha and current() != sha else []
@@ -62,7 +67,7 @@ def leave(last: bool) -> None:
 
 def program(sha: str = "") -> str:
     """A directory that Python runs as the engine: ``sha``, else this one, else the current one."""
-    for name in (sha, os.path.basename(_home()), current()):
+    for name in (sha, running(), current()):
         path = os.path.join(base(), name)
         if name and os.path.isdir(path):
             return path

@@ -1,0 +1,103 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""How often each part of the metrics is collected: never so often that it costs a host anything.
+
+A collector rests ``REST`` times as long as it has worked, by the processor's time; until then what
+it found last is told again. So a host with ten thousand maps, or with millions of entries in one,
+has older numbers and not a busier processor. All collectors together stay below ``len * 1 / REST``
+of one core, however often and by however many they are asked.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from ..resource.errors import Failure
+from .family import Family, gauge
+
+REST = 800
+
+Collect = Callable[[], list[Family]]
+
+
+@dataclass(frozen=True)
+class Collector:
+    """A part of the metrics. ``stamp`` gives what has to change for it to be collected at once."""
+
+    name: str
+    collect: Collect
+    stamp: Callable[[], object] = lambda: None
+    at_least: float = 0.0  # seconds that it rests in any case
+
+
+@dataclass
+class _Last:
+    """What a collector found, in seconds of CLOCK_MONOTONIC, of the wall clock, and of the CPU."""
+
+    families: list[Family] = field(default_factory=list)
+    stamp: object = None
+    due: float = 0.0
+    at: float = 0.0
+    cost: float = 0.0
+    problem: str = ""
+
+
+class Pace:
+    """The collectors, with what each has found last. Not for several threads at once."""
+
+    def __init__(self, collectors: Sequence[Collector]) -> None:
+        self._collectors = collectors
+        self._last = {each.name: _Last() for each in collectors}
+
+    def families(self) -> list[Family]:
+        """Everything, collected anew where that is due."""
+        for each in self._collectors:
+            stamp = each.stamp()
+            last = self._last[each.name]
+            if time.monotonic() >= last.due or stamp != last.stamp:
+                self._last[each.name] = _collected(each, stamp, last)
+        found = [family for last in self._last.values() for family in last.families]
+        return [*found, *self._about()]
+
+    def problems(self) -> Iterable[str]:
+        """What could not be collected, and why."""
+        return [f"{name}: {last.problem}" for name, last in self._last.items() if last.problem]
+
+    def _about(self) -> list[Family]:
+        success = gauge("collector_success", "Whether the collector's last attempt was successful.")
+        cost = gauge(
+            "collector_cpu_seconds", "Processor time that the collector's last attempt took."
+        )
+        at = gauge(
+            "collector_timestamp_seconds",
+            "When the collector's numbers are of; it rests the longer, the more it costs.",
+        )
+        for name, last in self._last.items():
+            success.add(not last.problem, collector=name)
+            cost.add(last.cost, collector=name)
+            at.add(last.at, collector=name)
+        return [success, cost, at]
+
+
+def _collected(collector: Collector, stamp: object, last: _Last) -> _Last:
+    """A new attempt; one that fails keeps the numbers of the one before, and their time."""
+    before = _cpu_seconds()
+    problem = ""
+    families, at = last.families, last.at
+    try:
+        families, at = collector.collect(), time.time()
+    except (Failure, OSError, ValueError) as error:
+        problem = str(error)
+    cost = _cpu_seconds() - before
+    due = time.monotonic() + max(cost * REST, collector.at_least)
+    return _Last(families, stamp, due, at, cost, problem)
+
+
+def _cpu_seconds() -> float:
+    """The processor time of this thread and of the children that it has waited for."""
+    spent = os.times()
+    return time.thread_time() + spent.children_user + spent.children_system

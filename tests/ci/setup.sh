@@ -31,6 +31,7 @@ install_packages() {
             case $name in
             nginx-light) systemctl --quiet disable nginx.service ;;
             openssh-server) systemctl --quiet disable ssh.service ;;
+            prometheus) systemctl --quiet disable prometheus.service ;;
             esac
         done
     fi

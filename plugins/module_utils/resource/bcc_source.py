@@ -36,7 +36,7 @@ def load(source: Source, programs: tuple[str, ...], type_: str) -> dict[str, Fd]
     number = names.number_of(names.PROG_TYPES, type_, names.PROG_TYPE_ALIASES)
     text = content_of(source).decode("utf-8", "replace")
     # BCC and its clang write their complaints to file descriptor 2, past Python.
-    with _Captured() as captured:
+    with Captured() as captured:
         try:
             module = bcc.BPF(text=text, cflags=list(source.cflags))
             return {
@@ -61,10 +61,10 @@ def _import() -> Any:
         ) from error
 
 
-class _Captured:
+class Captured:
     """What is written to file descriptor 2 meanwhile."""
 
-    def __enter__(self) -> _Captured:
+    def __enter__(self) -> Captured:
         self._file = os.memfd_create("bcc")
         self._kept = os.dup(2)
         os.dup2(self._file, 2)

@@ -190,9 +190,9 @@ def tail(log: Path) -> list[str]:
 
 
 def end_strays(run: Run) -> None:
-    """End what molecule started and has left behind: Ansible's workers are in sessions of their own.
+    """End what molecule started and left behind: Ansible's workers are in sessions of their own.
 
-    One that went on would boot machines after they were taken down. What tells them is the
+    One that went on would boot machines after they were taken down. They are known by the
     environment that they have inherited.
     """
     mark = f"EBPF_FLEET_RECORD={run.record}".encode()
@@ -282,7 +282,7 @@ def main() -> int:
     parser.add_argument("--junit", type=Path, help="write the verdicts to this file, too")
     arguments = parser.parse_args()
     matrix = scenarios.read()
-    faults = scenarios.faults(matrix)
+    faults = scenarios.faults(matrix, arguments.scenarios)
     if faults:
         say("\n".join([*faults, f"nothing was booted: {len(faults)} faults in molecule/"]))
         return 1

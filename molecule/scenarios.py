@@ -97,9 +97,14 @@ def read(path: Path = HERE / "matrix.yml") -> Matrix:
     )
 
 
-def faults(matrix: Matrix, here: Path = HERE) -> list[str]:
-    """What is wrong before anything is booted, each in words; nothing when all is well."""
-    return [*table_faults(matrix), *feature_faults(matrix), *file_faults(matrix, here)]
+def faults(matrix: Matrix, names: list[str]) -> list[str]:
+    """What is wrong before anything is booted, with these scenarios or, without names, with any."""
+    files = [fault for name in names for fault in scenario_faults(name)]
+    return [
+        *table_faults(matrix),
+        *feature_faults(matrix),
+        *(files if names else file_faults(matrix, HERE)),
+    ]
 
 
 def table_faults(matrix: Matrix) -> Iterator[str]:
@@ -138,14 +143,21 @@ def file_faults(matrix: Matrix, here: Path) -> Iterator[str]:
     there = {path.name for path in here.iterdir() if (path / "molecule.yml").is_file()}
     for name in sorted(there - named - set(SHARED)):
         yield f"{name}: is a scenario, and matrix.yml does not name it"
-    for name in sorted(named - there):
+    for name in sorted(named):
+        yield from scenario_faults(name, here)
+
+
+def scenario_faults(name: str, here: Path = HERE) -> Iterator[str]:
+    """What a scenario's directory lacks, or has that it must not."""
+    file = here / name / "molecule.yml"
+    if not file.is_file():
         yield f"{name}: molecule/{name}/molecule.yml is missing"
-    for name in sorted(named & there):
-        said = yaml.safe_load((here / name / "molecule.yml").read_text(encoding="utf-8")) or {}
-        for key in sorted(set(said) & {"scenario", "ansible", "provisioner", "verifier"}):
-            yield f"{name}: molecule.yml must leave `{key}` to molecule/config.yml"
-        for playbook in PLAYBOOKS:
-            yield from playbook_faults(f"{name}/{playbook}.yml", here)
+        return
+    said = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    for key in sorted(set(said) & {"scenario", "ansible", "provisioner", "verifier"}):
+        yield f"{name}: molecule.yml must leave `{key}` to molecule/config.yml"
+    for playbook in PLAYBOOKS:
+        yield from playbook_faults(f"{name}/{playbook}.yml", here)
 
 
 def playbook_faults(path: str, here: Path) -> Iterator[str]:
@@ -163,6 +175,6 @@ def playbook_faults(path: str, here: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    found = faults(read())
+    found = faults(read(), sys.argv[1:])
     print("\n".join(found))
     sys.exit(1 if found else 0)

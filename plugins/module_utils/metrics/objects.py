@@ -34,13 +34,15 @@ def families(known: Known, declared: Iterable[Declared], foreign: bool) -> list[
 
 
 def maps_held(known: Known) -> list[Family]:
-    """How full our maps are; those of types that do not fill up have their limit only."""
+    """How full our maps are, of the types that fill up."""
     entries = gauge("map_entries", "Entries in a map.")
     limits = gauge("map_max_entries", "How many entries the map takes.")
     fill = gauge("map_fill_ratio", "Entries of the map by its limit, from 0 to 1.")
     users = _users(known.host.programs.values())
     for number, about in sorted(known.host.maps.items()):
-        if classify.map_(known, number).owner != classify.OURS:
+        ours = classify.map_(known, number).owner == classify.OURS
+        held = _entries(about) if ours and about.type in map_contents.FILLED else None
+        if held is None:
             continue
         labels = {
             "id": str(number),
@@ -48,12 +50,9 @@ def maps_held(known: Known) -> list[Family]:
             "type": about.type,
             "stack": _stack_of_map(known, number, users.get(number, ())),
         }
+        entries.add(held, **labels)
         limits.add(about.max_entries, **labels)
-        if about.type in map_contents.FILLED:
-            held = _entries(about)
-            if held is not None:
-                entries.add(held, **labels)
-                fill.add(held / max(about.max_entries, 1), **labels)
+        fill.add(held / max(about.max_entries, 1), **labels)
     return [entries, limits, fill]
 
 

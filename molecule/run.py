@@ -77,19 +77,24 @@ def say(text: str) -> None:
 
 
 def chosen(arguments: argparse.Namespace, matrix: Matrix) -> tuple[list[Scenario], tuple[str, ...]]:
-    """The scenarios to run and the machines to boot; raises SystemExit for an unknown name."""
-    scenarios = [matrix.scenario(name) for name in arguments.scenarios] or list(matrix.scenarios)
-    if arguments.sample:
-        scenarios = [scenario for scenario in scenarios if scenario.sample]
+    """The scenarios to run and the machines to boot.
+
+    Raises SystemExit for a name that there is not and for a scenario that has no machine to run on.
+    """
     wanted = os.environ.get("EBPF_FLEET_MACHINES", "").replace(",", " ").split()
     unknown = sorted(set(wanted) - set(matrix.machines))
     if unknown:
         raise SystemExit(f"molecule/matrix.yml has no machine {', '.join(unknown)}")
-    needed = {
-        name
-        for scenario in scenarios
-        for name in scenario.on(tuple(wanted or matrix.machines), sample=arguments.sample)
-    }
+    there = tuple(wanted or matrix.machines)
+    named = [matrix.scenario(name) for name in arguments.scenarios] or list(matrix.scenarios)
+    places = {each.name: each.on(there, sample=arguments.sample) for each in named}
+    without = [name for name, machines in places.items() if not machines]
+    if without and (arguments.scenarios or len(without) == len(named)):
+        raise SystemExit(f"{', '.join(without)}: no hosts among {', '.join(there)}")
+    if without and wanted:
+        say(f"left out, as their machines are not wanted: {', '.join(without)}")
+    needed = {name for machines in places.values() for name in machines}
+    scenarios = [each for each in named if places[each.name]]
     return scenarios, tuple(name for name in matrix.machines if name in needed)
 
 

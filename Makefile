@@ -11,6 +11,7 @@ COLLECTIONS := $(CURDIR)/.cache/collections
 LAB := PYTHONPATH=$(COLLECTIONS) ANSIBLE_COLLECTIONS_PATH=$(COLLECTIONS) $(PYTHON)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PARTS ?=
+SCENARIOS ?=
 
 .PHONY: help
 help: ## say what there is
@@ -53,6 +54,14 @@ lab-status: setup ## what of the lab is up
 lab-down: setup ## take the lab away again
 	@$(LAB) tests/lab/lab.py down
 
+.PHONY: molecule
+molecule: bpf ## every scenario on virtual machines, or some: make molecule SCENARIOS="modules bcc"
+	@$(PYTHON) molecule/run.py $(SCENARIOS)
+
+.PHONY: molecule-down
+molecule-down: setup ## take away virtual machines that were booted by hand
+	@$(PYTHON) molecule/machines/machines.py down
+
 .PHONY: bench bench-sockmap bench-xdp bench-converge
 bench: ## all benchmarks; exits 1 when a target is missed
 	@missed=0; for each in sockmap xdp converge; do $(MAKE) bench-$$each || missed=1; done; exit $$missed
@@ -80,7 +89,7 @@ pins: ## resolve requirements/*.in anew
 	@tests/ci/pins.sh
 
 .PHONY: clean
-clean: ## remove what was built, the tools and the caches
+clean: ## remove what was built, the tools and the caches (images of virtual machines: ~/.cache/ebpf-fleet)
 	@rm -rf build .venv .venv-galaxy .cache .ansible tests/output
 	@find . \( -name '*.bpf.o' -o -name '*.pyz' \) -type f -delete
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import counting
@@ -115,6 +115,16 @@ def pytest(name: str, what: str, timeout: int) -> Part:
     )
 
 
+def machines() -> Part:
+    """A sample of what `make molecule` proves, and that breaking something makes that fail.
+
+    The images of the machines are made first where they are not in the cache.
+    """
+    part = pytest("machines", "a sample of make molecule", timeout=2700)
+    sample = ("python", "molecule/run.py", "--sample", "--junit", str(part.results / "sample.xml"))
+    return replace(part, commands=(sample, *part.commands))
+
+
 PARTS = (
     Part(
         "objects",
@@ -171,4 +181,5 @@ PARTS = (
     pytest("balancer", "the load balancer under real traffic", timeout=600),
     pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
     pytest("lab", "make lab from end to end", timeout=900),
+    machines(),
 )

@@ -165,6 +165,20 @@ def test_a_release_that_no_longer_loads_is_replaced_by_the_newest_that_does(host
     assert (told["condition"], told["active"], told["fallback"]) == ("in_sync", "r2", None)
 
 
+def test_a_release_that_nobody_confirmed_replaces_none(host: Host) -> None:
+    for number in (1, 2, 3):
+        host.deploy(host.manifest(f"r{number}", number))
+    host.do("activate", "r2")
+    path = host.stored("releases", "r3", "record.json")
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), "reverted": "2026-01-01T00:00:00Z"})
+    )
+    break_release(host, "r2")
+    reboot(host)
+    assert "release r1 runs instead" in host.engine("replay").stderr
+    assert host.version() == 1
+
+
 def test_a_deployment_ends_a_fallback(host: Host) -> None:
     host.deploy(host.manifest("r1", 1))
     host.deploy(host.manifest("r2", 2))

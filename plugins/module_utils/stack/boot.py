@@ -134,10 +134,17 @@ def settle(state: State, goal: str | None) -> Settled:
 
 
 def _candidates(state: State, goal: str) -> list[str]:
-    """The goal, then the others, newest first; not the one that a change led to in vain."""
+    """The goal, then the others, newest first; none that nobody has ever confirmed.
+
+    Such a one may have cut the host off, and at a boot there is no guard that takes it back.
+    """
     taken_back = state.pending.release if state.pending else None
     others = [name for name in reversed(state.usable) if name not in (goal, taken_back)]
-    return [goal, *(name for name in others if state.record(name).activated)]
+    records = {name: state.record(name) for name in others}
+    return [
+        goal,
+        *(name for name in others if records[name].activated and not records[name].reverted),
+    ]
 
 
 def _converge(state: State, goal: str, release: str, reason: str) -> bool:

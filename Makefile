@@ -62,9 +62,9 @@ molecule: bpf ## every scenario on virtual machines, or some: make molecule SCEN
 molecule-down: setup ## take away virtual machines that were booted by hand
 	@$(PYTHON) molecule/machines/machines.py down
 
-.PHONY: bench bench-sockmap bench-xdp bench-converge
+.PHONY: bench bench-sockmap bench-xdp bench-converge bench-metrics
 bench: ## all benchmarks; exits 1 when a target is missed
-	@missed=0; for each in sockmap xdp converge; do $(MAKE) bench-$$each || missed=1; done; exit $$missed
+	@missed=0; for each in sockmap xdp converge metrics; do $(MAKE) bench-$$each || missed=1; done; exit $$missed
 
 bench-sockmap: bpf ## the sockmap data plane against plain TCP
 	@$(LAB) tests/bench/sockmap.py
@@ -74,6 +74,9 @@ bench-xdp: bpf ## the load balancer against floors, nginx, HAProxy and nftables
 
 bench-converge: bpf ## runs of stacks against single tasks and shell scripts, on fifty hosts
 	@$(LAB) tests/bench/converge.py
+
+bench-metrics: bpf ## what it costs a host to be scraped, with 10,000 entries in maps
+	@$(LAB) tests/bench/metrics.py
 
 .PHONY: build
 build: bpf ## the collection's tarball, in build/

@@ -9,23 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 import world
-from world import fabric, inside
 
 
 @pytest.fixture(scope="session")
 def host() -> Iterator[None]:
-    """It is up, and everything is declared on it. Of its backends the first has a server."""
+    """It is up, and everything is declared on it."""
     try:
-        fabric.down()
-        fabric.up()
-        for line in world.NETWORK.strip().splitlines():
-            inside(*line.split())
-        for name in ("web", "api"):
-            inside("mkdir", "-p", f"/sys/fs/cgroup/{name}")
-        serve = "exec ip netns exec servers python3 -m http.server 8081 >/dev/null 2>&1 &"
-        inside("setsid", "sh", "-c", serve)
-        world.play("everything.yml")
+        world.up()
         yield
     finally:
-        fabric.down()
-    assert not fabric.cgroups.lab_cgroup().exists()
+        world.down()

@@ -221,7 +221,6 @@ def test_it_moves_to_a_file_for_node_exporter() -> None:
     inside("promtool", "check", "metrics", stdin=text)
     found = world.parse(text)
     assert value(found, "attachment_in_place", target="web") == 1
-    assert value(found, "attachment_in_place", target="api") == 0
     assert inside("stat", "-c", "%a", FILE).strip() == "644"
     assert not inside("ss", "-Hltn", "sport = :9435")
 

@@ -48,6 +48,25 @@ _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
+def up() -> None:
+    """Everything is declared on it. Of the balancer's backends the first has a server."""
+    fabric.down()
+    fabric.up()
+    for line in NETWORK.strip().splitlines():
+        inside(*line.split())
+    for name in ("web", "api"):
+        inside("mkdir", "-p", f"/sys/fs/cgroup/{name}")
+    serve = "exec ip netns exec servers python3 -m http.server 8081 >/dev/null 2>&1 &"
+    inside("setsid", "sh", "-c", serve)
+    play("everything.yml")
+
+
+def down() -> None:
+    """Nothing of it stays."""
+    fabric.down()
+    assert not fabric.cgroups.lab_cgroup().exists()
+
+
 def inside(*words: str, check: bool = True, stdin: str = "") -> str:
     """What the command says in the host."""
     enter = ["nsenter", f"--target={fabric.init_pid(HOST)}", "--mount", "--net", "--uts", "--pid"]

@@ -180,6 +180,7 @@ PARTS = (
     pytest("traffic", "the data planes under real traffic", timeout=900),
     pytest("balancer", "the load balancer under real traffic", timeout=600),
     pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
+    pytest("metrics", "what a host tells Prometheus, and that it alerts", timeout=300),
     pytest("lab", "make lab from end to end", timeout=900),
     machines(),
 )

@@ -62,6 +62,12 @@ def test_promtool_takes_it() -> None:
     assert world.parse(text)
 
 
+def test_what_it_tells_is_documented() -> None:
+    written = (world.REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    names = {name[len("ebpf_fleet_") :] for name, _labels in scrape() if "process_" not in name}
+    assert {name for name in names if f"`{name}`" not in written} == set()
+
+
 def test_it_tells_the_programs_that_the_kernel_has() -> None:
     found = scrape()
     told = {

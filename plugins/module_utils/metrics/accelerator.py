@@ -21,6 +21,7 @@ _LEFT = (
     "draining",
     "map_full",
     "not_inserted",
+    "fionread",
 )
 _FALLBACKS = ("no_peer", "peer_gone", "backlog", "one_way", "ktls", "closing", "drained")
 _PLAIN = {
@@ -50,10 +51,10 @@ def families() -> list[Family]:
             continue
         for key, family in plain.items():
             family.add(found.get(key, 0), accelerator=name)
-        for reason in _LEFT:
-            left.add(found.get(reason, 0), accelerator=name, reason=reason)
-        for reason in _FALLBACKS:
-            fallbacks.add(found.get(reason, 0), accelerator=name, reason=reason)
+        for family, reasons in ((left, _LEFT), (fallbacks, _FALLBACKS)):
+            # What a host runs may be older than this, and count less.
+            for reason in (each for each in reasons if each in found):
+                family.add(found[reason], accelerator=name, reason=reason)
         for path in ("redirected", "tcp"):
             messages.add(found.get(f"{path}_messages", 0), accelerator=name, path=path)
             sent.add(found.get(f"{path}_bytes", 0), accelerator=name, path=path)

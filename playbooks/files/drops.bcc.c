@@ -18,6 +18,12 @@ enum skb_drop_reason {
 	REASON_OF_THE_KERNEL,
 };
 
+/* A process's name, filled up with zeros, to be compared at once. */
+union comm {
+	char text[COMM_SIZE];
+	u64 words[2];
+};
+
 struct drop {
 	u64 location;
 	u32 reason;
@@ -29,7 +35,7 @@ struct drop {
 	u16 ethertype;
 	u16 protocol;
 	u32 pid;
-	char process[COMM_SIZE];
+	union comm process;
 };
 
 /* The first words of an IPv4 header; those of an IPv6 header. */
@@ -121,7 +127,7 @@ static inline void read_flow(struct drop *drop, char *skb)
 
 static inline int is_wanted(struct drop *drop)
 {
-	char wanted[COMM_SIZE] = ONLY_COMM;
+	union comm wanted = {.text = ONLY_COMM};
 
 	if (ONLY_PROTOCOL && drop->protocol != ONLY_PROTOCOL)
 		return 0;
@@ -130,11 +136,9 @@ static inline int is_wanted(struct drop *drop)
 		return 0;
 	if (ONLY_PID && drop->pid != ONLY_PID)
 		return 0;
-	if (sizeof(ONLY_COMM) > 1)
-		for (int at = 0; at < COMM_SIZE; at++)
-			if (drop->process[at] != wanted[at])
-				return 0;
-	return 1;
+	return sizeof(ONLY_COMM) == 1 ||
+	       (drop->process.words[0] == wanted.words[0] &&
+		drop->process.words[1] == wanted.words[1]);
 }
 
 TRACEPOINT_PROBE(skb, kfree_skb)
@@ -148,7 +152,7 @@ TRACEPOINT_PROBE(skb, kfree_skb)
 	drop.reason = args->reason;
 	drop.ethertype = args->protocol;
 	drop.pid = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(drop.process, sizeof(drop.process));
+	bpf_get_current_comm(&drop.process, sizeof(drop.process));
 	read_flow(&drop, (char *)args->skbaddr);
 	if (!is_wanted(&drop))
 		return 0;
@@ -159,7 +163,7 @@ TRACEPOINT_PROBE(skb, kfree_skb)
 	}
 	if (!BY_PROCESS) {
 		drop.pid = 0;
-		__builtin_memset(drop.process, 0, sizeof(drop.process));
+		__builtin_memset(&drop.process, 0, sizeof(drop.process));
 	}
 	drop.stack = stacks.get_stackid(args, 0);
 	count = drops.lookup_or_try_init(&drop, &zero);

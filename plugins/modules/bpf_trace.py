@@ -143,6 +143,8 @@ notes:
   - BCC takes some seconds to compile, and 100 to 200 MB of memory while it runs.
   - Without C(/lib/modules/RELEASE/build) BCC uses C(/sys/kernel/kheaders.tar.xz) where the kernel
     has it.
+  - A SIGINT to the process that has the probes (C(bpftool perf show)) ends the trace early, with
+    all that it has.
   - There are no uprobes, and no programs of the types fentry and LSM.
 seealso:
   - name: BCC reference guide
@@ -212,8 +214,8 @@ lost:
   sample: {"events": 0}
 ended_by:
   description:
-    - What ended the trace, C(duration), C(max_events) or C(max_bytes); C(check_mode) when it did
-      not begin. After the latter two bounds the data are not complete.
+    - What ended the trace, C(duration), C(max_events), C(max_bytes) or C(interrupt); C(check_mode)
+      when it did not begin. After C(max_events) and C(max_bytes) the data are not complete.
   type: str
   returned: success
   sample: duration

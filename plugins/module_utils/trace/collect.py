@@ -49,6 +49,7 @@ class Collector:
         self.program = program
         self.request = request
         self.inbox = _Inbox(request)
+        self.interrupted = False
         tables = program.tables()
         kinds = program.bcc.table
         self.perf = {n: t for n, t in tables.items() if isinstance(t, kinds.PerfEventArray)}
@@ -95,9 +96,11 @@ class Collector:
         self.inbox.lost[name] += count
 
     def run(self) -> str:
-        """Receive until a bound is reached. Returns which."""
+        """Receive until a bound is reached or somebody interrupts. Returns which."""
         end = time.monotonic() + self.request.duration
         while not self.inbox.ended_by:
+            if self.interrupted:
+                return "interrupt"
             rest = end - time.monotonic()
             if rest <= 0:
                 return "duration"
@@ -112,6 +115,10 @@ class Collector:
         if not self.perf and not self.rings:
             time.sleep(milliseconds / 1000)
 
+    def interrupt(self, *_signal: object) -> None:
+        """End it early, with all that is there."""
+        self.interrupted = True
+
     def drain(self) -> None:
         """Receive what was on its way when the program was detached."""
         before = -1
@@ -120,14 +127,20 @@ class Collector:
             self._poll(1)
 
     def events(self) -> dict[str, list[Any]]:
-        """The events of each output, in the order in which they came from their CPU or ring."""
+        """The events of each output, in the order in which they came from their CPU or ring.
+
+        An event may be shorter than its type: a program sends of an array what is used.
+        """
         found: dict[str, list[Any]] = {name: [] for name in (*self.perf, *self.rings)}
-        outputs = {**self.perf, **self.rings}
+        kinds: dict[str, Any] = {}
         with said("BCC does not know what an event is made of"):
-            for name, raw in self.inbox.received:
-                memory = ctypes.create_string_buffer(raw, len(raw))
-                event = outputs[name].event(ctypes.addressof(memory))
-                found[name].append(plain(event, self.readers))
+            for name, table in {**self.perf, **self.rings}.items():
+                nothing = ctypes.c_ulong()
+                kinds[name] = type(table.event(ctypes.addressof(nothing)))
+        for name, raw in self.inbox.received:
+            size = max(len(raw), ctypes.sizeof(kinds[name]))
+            event = kinds[name].from_buffer(ctypes.create_string_buffer(raw, size))
+            found[name].append(plain(event, self.readers))
         return found
 
     def lost(self) -> dict[str, int | None]:

@@ -109,7 +109,7 @@ def _answer(request: Request, check: bool) -> dict[str, Any]:
         return {"failure": str(failure)}
     except OSError as error:
         return {"failure": f"{error.filename or 'trace'}: {error.strerror}"}
-    except Exception as error:  # a fork has nobody else to tell
+    except Exception as error:  # noqa: BLE001 - a fork has nobody else to tell
         return {"failure": f"{type(error).__name__}: {error}"}
 
 
@@ -157,6 +157,7 @@ def _watched(program: Program, collector: Collector, check: bool) -> dict[str, A
     if check:
         return {"started": None, "seconds": 0.0, "ended_by": "check_mode"}
     collector.open()
+    signal.signal(signal.SIGINT, collector.interrupt)
     program.attach()
     started, begun = time.time_ns(), time.monotonic()
     ended_by = collector.run()

@@ -1,0 +1,163 @@
+# Copyright (c) 2026, the ebpf.fleet authors
+# GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Open files and have packets dropped as soon as a trace runs, and say what was done.
+
+    provoke.py opens|drops|kprobe FILE     wait for the trace's last probe, do it, write what it was as JSON to FILE, end the trace
+    provoke.py held                 what BPF there is: ids of programs, maps and links, and the probes of the kernel
+
+With nothing but Python and what it asks: bpftool, ip, nft.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+PATIENCE = 300  # seconds for a trace to compile, on a slow machine
+OPENS = 400
+NAMESPACE = "fleet-drops"
+FILTERED, CLOSED, FULL = 41001, 41002, 41003  # UDP ports in that namespace
+PACKETS = 30
+# The probe that a trace attaches last, by what bpftool calls it.
+LAST = {"opens": "sys_exit_open", "drops": "kfree_skb", "kprobe": "do_sys_openat2"}
+
+
+def bpftool(*words: str) -> Any:
+    """What bpftool says."""
+    said = subprocess.run(["bpftool", "-j", *words], check=True, capture_output=True, text=True)
+    return json.loads(said.stdout or "[]")
+
+
+def held() -> dict[str, Any]:
+    """All that a trace could leave behind."""
+    probes = Path("/sys/kernel/tracing/kprobe_events")
+    return {
+        **{
+            kind: sorted(one["id"] for one in bpftool(kind, "show"))
+            for kind in ("prog", "map", "link")
+        },
+        "probes": [one.get("func") or one.get("tracepoint") for one in bpftool("perf", "show")],
+        "kprobe_events": probes.read_text(encoding="ascii") if probes.exists() else "",
+    }
+
+
+def await_trace(kind: str) -> int:
+    """Wait until the last of the trace's functions is attached. Returns the process that traces."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for one in bpftool("perf", "show"):
+            if (one.get("func") or one.get("tracepoint")) == LAST[kind]:
+                return int(one["pid"])
+        time.sleep(0.2)
+    raise SystemExit(f"no trace of {kind} within {PATIENCE} s: {bpftool('perf', 'show')}")
+
+
+def opens() -> dict[str, Any]:
+    """Files that are there, and some that are not, each opened once."""
+    directory = tempfile.mkdtemp(prefix="fleet-opens-")
+    opened, missing = [], []
+    try:
+        for number in range(OPENS):
+            path = f"{directory}/{'long-' * (number % 40)}{number}"
+            if number % 4:
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                opened.append(path)
+            else:
+                with contextlib.suppress(FileNotFoundError):
+                    os.open(path, os.O_RDONLY)
+                missing.append(path)
+    finally:
+        shutil.rmtree(directory)
+    return {"directory": directory, "pid": os.getpid(), "opened": opened, "missing": missing}
+
+
+def drops() -> dict[str, Any]:
+    """Packets to a port that a rule filters, to one where nobody is, and to one that nobody reads."""
+    subprocess.run(["ip", "netns", "add", NAMESPACE], check=True)
+    try:
+        inside = [
+            "ip",
+            "netns",
+            "exec",
+            NAMESPACE,
+            sys.executable,
+            os.path.abspath(__file__),
+            "send",
+        ]
+        said = subprocess.run(inside, check=True, capture_output=True, text=True)
+        found: dict[str, Any] = json.loads(said.stdout)
+        return found
+    finally:
+        subprocess.run(["ip", "netns", "del", NAMESPACE], check=True)
+
+
+def send() -> dict[str, Any]:
+    """In the namespace: send, and ask the kernel's own counters what became of it."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    rules = (
+        "add table inet fleet; add chain inet fleet in { type filter hook input priority 0; };"
+        f"add rule inet fleet in udp dport {FILTERED} counter drop"
+    )
+    subprocess.run(["nft", rules], check=True)
+    before = counters()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reader:
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the least there is
+        reader.bind(("127.0.0.1", FULL))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            for _packet in range(PACKETS):
+                for port in (FILTERED, CLOSED, FULL):
+                    sender.sendto(bytes(700), ("127.0.0.1", port))
+        after = counters()
+    for _connection in range(PACKETS):
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as client:
+            if client.connect_ex(("127.0.0.1", CLOSED)) != errno.ECONNREFUSED:
+                raise SystemExit("a port that is closed does not refuse")
+    listed = json.loads(
+        subprocess.run(
+            ["nft", "-j", "list", "ruleset"], check=True, capture_output=True, text=True
+        ).stdout
+    )
+    rule = next(item["rule"] for item in listed["nftables"] if "rule" in item)
+    filtered = next(part["counter"]["packets"] for part in rule["expr"] if "counter" in part)
+    return {
+        "filtered": filtered,
+        "closed": after["NoPorts"] - before["NoPorts"],
+        "full": after["RcvbufErrors"] - before["RcvbufErrors"],
+        "refused": PACKETS,
+    }
+
+
+def counters() -> dict[str, int]:
+    """The namespace's counters of UDP."""
+    lines = Path("/proc/net/snmp").read_text(encoding="ascii").splitlines()
+    names, values = (line.split()[1:] for line in lines if line.startswith("Udp:"))
+    return dict(zip(names, map(int, values)))
+
+
+def main(words: list[str]) -> None:
+    """Do what is asked."""
+    if words[0] == "held":
+        print(json.dumps(held()))
+    elif words[0] == "send":
+        print(json.dumps(send()))
+    else:
+        tracer = await_trace(words[0])
+        done = drops() if words[0] == "drops" else opens()
+        Path(words[1]).write_text(json.dumps(done), encoding="utf-8")
+        os.kill(tracer, signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

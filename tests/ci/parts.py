@@ -134,7 +134,14 @@ PARTS = (
     ),
     Part("ruff", "ruff's rules", (("ruff", "check", "."),)),
     Part("format", "ruff's format", (("ruff", "format", "--check", "."),)),
-    Part("mypy", "types of module_utils", (("mypy", "--strict", "plugins/module_utils"),)),
+    Part(
+        "mypy",
+        "types of module_utils and of what runs the machines",
+        (
+            ("mypy", "--strict", "plugins/module_utils"),
+            ("mypy", "--strict", "molecule/run.py", "molecule/machines/machines.py"),
+        ),
+    ),
     Part("clang-format", "format of the C sources", (("tests/ci/clang_format.sh",),)),
     Part("shellcheck", "shell scripts", (("tests/ci/shellcheck.sh",),)),
     Part("reuse", "a license for every file", (("reuse", "lint", "--lines"),)),

@@ -108,6 +108,8 @@ struct tcp_sock {
 struct sk_psock {
 	struct list_head ingress_msg;
 	refcount_t refcnt;
+	/* kernels with tcp_bpf_ioctl(), see receiver.h */
+	__u32 msg_tot_len;
 } __KERNEL_CORE;
 
 #endif

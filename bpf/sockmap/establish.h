@@ -155,6 +155,9 @@ static __always_inline void count_left_on_tcp(struct counters *count,
 	case REASON_MAP_FULL:
 		count->map_full++;
 		break;
+	case REASON_FIONREAD:
+		count->fionread++;
+		break;
 	default:
 		count->not_inserted++;
 		break;
@@ -174,6 +177,8 @@ static __always_inline int admit(struct bpf_sock_ops *ops,
 		return REASON_DRAINING;
 	if (!policy_allows(connection, active))
 		return REASON_NOT_POLICY;
+	if (!without_fionread && !fionread_counts_redirected())
+		return REASON_FIONREAD;
 	if (!sk)
 		return REASON_NOT_INSERTED;
 	tcp = (struct tcp_sock *)bpf_skc_to_tcp_sock(sk);

@@ -23,5 +23,10 @@ const volatile __u32 stream_message_bytes = 8 * 1024;
 const volatile __u32 stream_message_ns = 50 * 1000;
 /* Messages, with about 1 KiB of kernel memory each, that may wait unread. */
 const volatile __u32 backlog_messages = 2048;
+/*
+ * 1: no application asks FIONREAD (SIOCINQ) of its sockets, so that connections
+ * are admitted whatever the kernel would answer.
+ */
+const volatile __u32 without_fionread = 0;
 
 #endif

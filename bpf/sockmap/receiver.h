@@ -60,6 +60,19 @@ static __always_inline int queue_is_empty(__u64 psock)
 }
 
 /*
+ * Does FIONREAD count redirected bytes? Kernels that keep their sum have an
+ * ioctl of their own for sockets in a sockmap ("bpf, sockmap: Fix FIONREAD for
+ * sockmap", 2026). Others answer with the TCP queue alone: 0, while redirected
+ * bytes wait.
+ */
+static __always_inline int fionread_counts_redirected(void)
+{
+	struct sk_psock *queue = NULL;
+
+	return bpf_core_field_exists(queue->msg_tot_len);
+}
+
+/*
  * Is a call on the socket under way that could still redirect? The map holds
  * one reference to the psock, each call in sendmsg or recvmsg another.
  */

@@ -109,6 +109,11 @@ host:
       description: Whether libbpf is found, its version, and what is wrong with it.
       type: dict
       sample: {"found": true, "version": "1.1", "problem": ""}
+    sockmap_fionread:
+      description:
+        - Whether FIONREAD of a socket in a sockmap counts redirected bytes, as applications expect.
+          Kernels before 2026 answer 0 while such bytes wait.
+      type: bool
     files:
       description:
         - Each of O(files) by its path, null for one that is not there. C(kind) is V(file),

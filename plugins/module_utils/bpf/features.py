@@ -62,6 +62,7 @@ SINCE = {
     "sockmap_query": "5.18",
     "tcx": "6.6",
     "sockmap_link": "6.10",
+    "sockmap_fionread": "7.0, 6.18 and 6.12 as of 2026",
     "btf": "5.4, CONFIG_DEBUG_INFO_BTF",
 }
 
@@ -97,6 +98,7 @@ def features() -> dict[str, Feature]:
         "sockmap_query": sockmap_query,
         "tcx": tcx,
         "sockmap_link": sockmap_link,
+        "sockmap_fionread": sockmap_fionread,
         "btf": btf,
     }
     return {name: Feature(probe(), SINCE[name]) for name, probe in probes.items()}
@@ -118,6 +120,19 @@ def sockmap_link() -> bool:
         return False
     with _load("sk_msg", _set_r0(1) + _RETURN) as program:
         return _link_known("sk_msg_verdict", program.number)
+
+
+def sockmap_fionread() -> bool:
+    """Whether FIONREAD of a socket in a sockmap counts redirected bytes; 0 otherwise.
+
+    Kernel commit 929e30f93125 brought it, with a member of struct sk_psock that has a name of its
+    own among all names of the kernel's types.
+    """
+    try:
+        with open(VMLINUX_BTF, "rb") as file:
+            return b"\0msg_tot_len\0" in file.read()
+    except OSError:
+        return False
 
 
 def _link_known(attach_type: str, program: int) -> bool:

@@ -53,6 +53,7 @@ def host() -> dict[str, Any]:
         "bpffs": inventory.bpffs(),
         "cgroup2": mounts.cgroup2(),
         "libbpf": asdict(features.libbpf_found()),
+        "sockmap_fionread": features.sockmap_fionread(),
     }
 
 

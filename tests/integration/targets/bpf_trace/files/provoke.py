@@ -4,6 +4,7 @@
 """Open files and have packets dropped as soon as a trace runs, and say what was done.
 
     provoke.py opens|drops|kprobe FILE     wait for the trace's last probe, do it, write what it was as JSON to FILE, end the trace
+    provoke.py kill WHAT            kill a trace: WHAT is tracer, module or compiling
     provoke.py held                 what BPF there is: ids of programs, maps and links, and the probes of the kernel
 
 With nothing but Python and what it asks: bpftool, ip, nft.
@@ -15,6 +16,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -146,10 +148,33 @@ def counters() -> dict[str, int]:
     return dict(zip(names, map(int, values)))
 
 
+def kill(what: str) -> None:
+    """Kill the process that traces, or the module that started it, at once or while BCC compiles."""
+    pid = await_compiler() if what == "compiling" else await_trace("kprobe")
+    time.sleep(random.uniform(0, 1))
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    module = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("PPid:"))
+    os.kill(pid if what == "tracer" else module, signal.SIGKILL)
+
+
+def await_compiler() -> int:
+    """Wait for a process that has BCC's library. Returns it."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for maps in Path("/proc").glob("[0-9]*/maps"):
+            with contextlib.suppress(OSError):
+                if "libbcc.so" in maps.read_text(encoding="ascii", errors="replace"):
+                    return int(maps.parent.name)
+        time.sleep(0.2)
+    raise SystemExit(f"nobody compiles within {PATIENCE} s")
+
+
 def main(words: list[str]) -> None:
     """Do what is asked."""
     if words[0] == "held":
         print(json.dumps(held()))
+    elif words[0] == "kill":
+        kill(words[1])
     elif words[0] == "send":
         print(json.dumps(send()))
     else:

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
+/* Calls of do_sys_openat2 with paths of the provoker's, by process: a ring
+ * buffer, tables and stacks. BCC dialect. */
+#define PREFIX "/tmp/fleet-opens-"
+
+struct opened {
+	u32 pid;
+	int stack;
+	char process[16];
+};
+
+BPF_RINGBUF_OUTPUT(opened, 64);
+BPF_ARRAY(opened_lost, u64, 1);
+BPF_STACK_TRACE(stacks, 256);
+BPF_HASH(calls, u32, u64);
+BPF_PERCPU_HASH(returns, u32, u64);
+
+int kretprobe__do_sys_openat2(struct pt_regs *ctx)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+
+	returns.increment(pid);
+	return 0;
+}
+
+int kprobe__do_sys_openat2(struct pt_regs *ctx, int directory, const char *path)
+{
+	struct opened event = {};
+	char prefix[sizeof(PREFIX)] = {};
+	char wanted[sizeof(PREFIX)] = PREFIX;
+	int first = 0;
+	u64 *lost;
+
+	bpf_probe_read_user(prefix, sizeof(PREFIX) - 1, (void *)path);
+	for (int at = 0; at < sizeof(PREFIX) - 1; at++)
+		if (prefix[at] != wanted[at])
+			return 0;
+	event.pid = bpf_get_current_pid_tgid() >> 32;
+	event.stack = stacks.get_stackid(ctx, 0);
+	bpf_get_current_comm(event.process, sizeof(event.process));
+	calls.increment(event.pid);
+	if (opened.ringbuf_output(&event, sizeof(event), 0)) {
+		lost = opened_lost.lookup(&first);
+		if (lost)
+			lock_xadd(lost, 1);
+	}
+	return 0;
+}

@@ -85,9 +85,9 @@ def main() -> int:
         fill(options.entries)
         share, took = measure(options.interval, options.scrapes)
         told(options.entries)
-        # The engine is asked about the stacks every few minutes, which may not have come while it was measured.
+        # The engine is asked about the stacks every minute or two, which may not have come while it was measured.
         stacks = value(scrape(), "collector_cpu_seconds", collector="stacks")
-        share += stacks / max(60.0, 800 * stacks)
+        share += stacks / max(60.0, 400 * stacks)
     finally:
         world.down()
     held = share < TARGET

@@ -54,6 +54,11 @@ def told(found: list[Family], name: str) -> float:
     return next(each for each in found if each.name == name).samples[0].value
 
 
+def collected(paced: pace.Pace) -> list[Family]:
+    paced.renew(slow=False)
+    return paced.told()
+
+
 class Work:
     """A collector that counts how often it was asked, and takes processor time."""
 
@@ -78,7 +83,7 @@ def test_who_costs_much_is_asked_seldom() -> None:
         [pace.Collector("dear", dear.collect), pace.Collector("cheap", cheap.collect)]
     )
     for _ in range(50):
-        paced.families()
+        collected(paced)
         time.sleep(0.002)
     assert dear.asked == 1
     assert cheap.asked > 1
@@ -87,22 +92,38 @@ def test_who_costs_much_is_asked_seldom() -> None:
 def test_a_change_is_seen_at_once() -> None:
     work, stamp = Work(), ["a"]
     paced = pace.Pace([pace.Collector("it", work.collect, lambda: tuple(stamp), 3600)])
-    assert told(paced.families(), "asked") == 1
-    assert told(paced.families(), "asked") == 1
+    assert told(collected(paced), "asked") == 1
+    assert told(collected(paced), "asked") == 1
     stamp.append("b")
-    assert told(paced.families(), "asked") == 2
+    assert told(collected(paced), "asked") == 2
 
 
 def test_what_fails_says_so_and_keeps_its_numbers() -> None:
     work = Work()
     paced = pace.Pace([pace.Collector("it", work.collect)])
-    assert told(paced.families(), "collector_success") == 1
+    assert told(collected(paced), "collector_success") == 1
     work.trouble = True
     time.sleep(0.1)
-    found = paced.families()
+    found = collected(paced)
     assert told(found, "collector_success") == 0
     assert told(found, "asked") == 1
     assert list(paced.problems()) == ["it: [Errno 5] nothing there"]
+
+
+def test_a_slow_one_is_not_waited_for() -> None:
+    slow, fast = Work(), Work()
+    paced = pace.Pace(
+        [
+            pace.Collector("slow", slow.collect, slow=True),
+            pace.Collector("fast", fast.collect),
+        ]
+    )
+    collected(paced)
+    assert (slow.asked, fast.asked) == (0, 1)
+    assert list(paced.problems()) == ["slow: not collected yet"]
+    paced.renew(slow=True)
+    assert (slow.asked, fast.asked) == (1, 1)
+    assert not list(paced.problems())
 
 
 def test_prefix_is_everywhere() -> None:

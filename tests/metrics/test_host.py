@@ -64,6 +64,7 @@ def test_promtool_takes_it() -> None:
 
 def test_what_it_tells_is_documented() -> None:
     written = (world.REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
+    wait_for(lambda: values(scrape(), "stack_info"), "what the engine says")
     names = {name[len("ebpf_fleet_") :] for name, _labels in scrape() if "process_" not in name}
     assert {name for name in names if f"`{name}`" not in written} == set()
 
@@ -154,6 +155,7 @@ def test_it_tells_what_the_balancer_did() -> None:
 
 
 def test_it_tells_the_releases() -> None:
+    wait_for(lambda: values(scrape(), "stack_info"), "what the engine says")
     found = scrape()
     for stack, release in (("sockmap", "2026.1"), ("xdp_lb", "2026.2")):
         assert value(found, "stack_info", stack=stack, release=release, running=release) == 1
@@ -190,7 +192,7 @@ def test_prometheus_scrapes_it_and_alerts(tmp_path: Path) -> None:
     for rule in rules["groups"][0]["rules"]:
         rule["for"] = "1s"
     config = {
-        "global": {"scrape_interval": "1s", "evaluation_interval": "1s", "scrape_timeout": "1s"},
+        "global": {"scrape_interval": "2s", "evaluation_interval": "1s", "scrape_timeout": "2s"},
         "rule_files": [f"{PROMETHEUS}/rules.yml"],
         "scrape_configs": [
             {"job_name": "ebpf-fleet", "static_configs": [{"targets": ["127.0.0.1:9435"]}]}

@@ -18,6 +18,7 @@ from .pace import Collector, Pace
 
 # How long what a run of the engine said of the stacks holds, in seconds, if nothing has changed.
 STATUS_SECONDS = 60.0
+STATUS_REST = 400.0  # drift is to be seen after some minutes on a slow host, too
 _MOMENT = 1.0  # seconds
 
 
@@ -37,7 +38,7 @@ def pace(foreign: bool) -> Pace:
             Collector("host", _host, at_least=STATUS_SECONDS),
             Collector("objects", of_objects),
             Collector("maps", of_maps),
-            Collector("stacks", stacks.families, stacks.stamp, STATUS_SECONDS),
+            Collector("stacks", stacks.families, stacks.stamp, STATUS_SECONDS, STATUS_REST, True),
             Collector("accelerator", accelerator.families),
             Collector("balancer", balancer.families),
             Collector("connections", balancer.open_connections),

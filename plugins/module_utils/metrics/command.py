@@ -23,7 +23,7 @@ from . import collect, exporter
 from .family import render
 from .pace import Pace
 
-_LOOK_SECONDS = 5.0  # how often it is looked whether the host has another engine
+_LOOK_SECONDS = 5.0  # how often an exporter looks for another release or another engine
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ def run(options: Options) -> int:
     if options.listen:
         address, port = exporter.place(options.listen)
         exporter.serve(pace, address, port)
-        return _stay(_nothing, _LOOK_SECONDS, options.arguments)
+        return _stay(lambda: pace.renew(slow=True), _LOOK_SECONDS, options.arguments)
     if options.write and options.every:
         return _stay(lambda: _write(pace, options.write), options.every, options.arguments)
     if options.write:
         _write(pace, options.write)
     else:
-        sys.stdout.write(render(pace.families()))
+        sys.stdout.write(_text(pace))
     return 1 if _complain(pace) else 0
 
 
@@ -60,7 +60,13 @@ def _write(pace: Pace, path: str) -> None:
     """Replace the file as a whole: who reads it has either the old or the new one."""
     if not path.endswith(".prom"):
         raise Failure(f"{path!r} does not end in .prom, and node_exporter reads no other file")
-    files.write_atomic(path, render(pace.families()).encode(), 0o644)
+    files.write_atomic(path, _text(pace).encode(), 0o644)
+
+
+def _text(pace: Pace) -> str:
+    for slow in (False, True):
+        pace.renew(slow)
+    return render(pace.told())
 
 
 def _complain(pace: Pace) -> bool:
@@ -68,10 +74,6 @@ def _complain(pace: Pace) -> bool:
     for problem in problems:
         sys.stderr.write(f"ebpf-fleet: {problem}\n")
     return bool(problems)
-
-
-def _nothing() -> None:
-    """What is to be done in between by who serves."""
 
 
 def _stay(do: Callable[[], None], seconds: float, arguments: Sequence[str]) -> int:

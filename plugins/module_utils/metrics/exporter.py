@@ -29,7 +29,10 @@ def place(text: str) -> tuple[str, int]:
 
 
 def serve(pace: Pace, address: str, port: int) -> None:
-    """Begin to serve, in threads that end with the process. Raises Failure."""
+    """Begin to serve, in threads that end with the process; the caller renews the slow collectors.
+
+    Raises Failure.
+    """
     try:
         client: Any = importlib.import_module(LIBRARY)
         core: Any = importlib.import_module(f"{LIBRARY}.core")
@@ -62,7 +65,8 @@ class _Collector:
     def collect(self) -> Iterator[Any]:
         """The families as prometheus_client has them; of a counter it adds the ``_total``."""
         with self._lock:
-            families = self._pace.families()
+            self._pace.renew(slow=False)
+            families = self._pace.told()
         for each in families:
             if not each.samples:
                 continue

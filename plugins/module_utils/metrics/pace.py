@@ -3,10 +3,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """How often each part of the metrics is collected: never so often that it costs a host anything.
 
-A collector rests ``REST`` times as long as it has worked, by the processor's time; until then what
+A collector rests ``rest`` times as long as it has worked, by the processor's time; until then what
 it found last is told again. So a host with ten thousand maps, or with millions of entries in one,
-has older numbers and not a busier processor. All collectors together stay below ``len * 1 / REST``
-of one core, however often and by however many they are asked.
+has older numbers and not a busier processor. All collectors together stay below the sum of their
+``1 / rest`` of one core, however often and by however many they are asked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from ..resource.errors import Failure
 from .family import Family, gauge
 
-REST = 800
+REST = 1000
 
 Collect = Callable[[], list[Family]]
 
@@ -32,6 +32,8 @@ class Collector:
     collect: Collect
     stamp: Callable[[], object] = lambda: None
     at_least: float = 0.0  # seconds that it rests in any case
+    rest: float = REST
+    slow: bool = False  # it runs another process, which a scrape need not wait for
 
 
 @dataclass
@@ -43,23 +45,31 @@ class _Last:
     due: float = 0.0
     at: float = 0.0
     cost: float = 0.0
-    problem: str = ""
+    problem: str = "not collected yet"
 
 
 class Pace:
-    """The collectors, with what each has found last. Not for several threads at once."""
+    """The collectors, with what each has found last.
+
+    Slow ones may be renewed by another thread than the others, each kind by one at a time.
+    """
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
         self._collectors = collectors
         self._last = {each.name: _Last() for each in collectors}
 
-    def families(self) -> list[Family]:
-        """Everything, collected anew where that is due."""
+    def renew(self, slow: bool) -> None:
+        """Collect anew what is due, of the slow ones or of the others."""
         for each in self._collectors:
+            if each.slow != slow:
+                continue
             stamp = each.stamp()
             last = self._last[each.name]
             if time.monotonic() >= last.due or stamp != last.stamp:
                 self._last[each.name] = _collected(each, stamp, last)
+
+    def told(self) -> list[Family]:
+        """Everything as it was found last."""
         found = [family for last in self._last.values() for family in last.families]
         return [*found, *self._about()]
 
@@ -85,19 +95,19 @@ class Pace:
 
 def _collected(collector: Collector, stamp: object, last: _Last) -> _Last:
     """A new attempt; one that fails keeps the numbers of the one before, and their time."""
-    before = _cpu_seconds()
+    before = _cpu_seconds(collector.slow)
     problem = ""
     families, at = last.families, last.at
     try:
         families, at = collector.collect(), time.time()
     except (Failure, OSError, ValueError) as error:
         problem = str(error)
-    cost = _cpu_seconds() - before
-    due = time.monotonic() + max(cost * REST, collector.at_least)
+    cost = _cpu_seconds(collector.slow) - before
+    due = time.monotonic() + max(cost * collector.rest, collector.at_least)
     return _Last(families, stamp, due, at, cost, problem)
 
 
-def _cpu_seconds() -> float:
-    """The processor time of this thread and of the children that it has waited for."""
+def _cpu_seconds(children: bool) -> float:
+    """The processor time of this thread, and of the ``children`` that it has waited for."""
     spent = os.times()
-    return time.thread_time() + spent.children_user + spent.children_system
+    return time.thread_time() + (spent.children_user + spent.children_system if children else 0.0)

@@ -28,7 +28,13 @@ class Checkout:
         file.write_text(text.replace(old, new), encoding="utf-8")
 
     def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "EBPF_FLEET_RUN": RUN, **more}
+        collections = str(self.root / ".cache/collections")
+        return {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": collections,
+            "EBPF_FLEET_RUN": RUN,
+            **more,
+        }
 
     def run(self, *scenarios: str, machines: str = "trixie") -> subprocess.CompletedProcess[str]:
         """`make molecule` of these scenarios, in the copy."""

@@ -77,11 +77,11 @@ def test_it_tells_the_programs_that_the_kernel_has() -> None:
         if name == "ebpf_fleet_program_info"
     }
     pinned = {each["id"]: each for each in bpftool("-f", "prog", "show") if is_pinned(each)}
-    assert told.keys() == pinned.keys()
-    for number, labels in told.items():
-        assert labels["tag"] == pinned[number]["tag"]
-        assert labels["type"] == pinned[number]["type"]
-    assert {labels["release"] for labels in told.values()} == {"2026.1", "2026.2"}
+    assert pinned.keys() <= told.keys()  # hosts of other labs share the kernel
+    for number, program in pinned.items():
+        assert told[number]["tag"] == program["tag"]
+        assert told[number]["type"] == program["type"]
+    assert {told[number]["release"] for number in pinned} == {"2026.1", "2026.2"}
 
 
 def test_it_counts_runs_when_statistics_are_on() -> None:
@@ -209,11 +209,13 @@ def test_prometheus_scrapes_it_and_alerts(tmp_path: Path) -> None:
     down = {"service": "shop", "backend": "10.99.0.2:8082"}
     wait_for(lambda: fires("EbpfFleetBackendDown", **down), "the alert on a backend")
     assert not fires("EbpfFleetAttachmentMissing")
-    assert not fires("EbpfFleetZombieAttachment")
+    zombies = {"owner": "ours", "condition": "zombie"}
+    before = value(scrape(), "attachments", **zombies)
 
     inside("rmdir", "/sys/fs/cgroup/api")
     gone = {"hook": "cgroup", "target": "api", "stack": "sockmap"}
     wait_for(lambda: fires("EbpfFleetAttachmentMissing", **gone), "the alert on an attachment")
+    wait_for(lambda: value(scrape(), "attachments", **zombies) > before, "a zombie")
     wait_for(lambda: fires("EbpfFleetZombieAttachment", owner="ours"), "the alert on a zombie")
     assert not fires("EbpfFleetAttachmentMissing", target="web")
 

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What there is on the machine, told by others than the collection: bpftool, ip, tc, /proc."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+BPFFS = "/sys/fs/bpf"
+CGROUP2_TYPES = ("cgroup2",)
+
+State = dict[str, Any]
+
+
+def say(*words: str, given: str = "") -> str:
+    """What a program writes. Raises RuntimeError with its complaint when it fails."""
+    done = subprocess.run(words, input=given, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def bpftool(*words: str) -> Any:
+    """bpftool's answer."""
+    text = say("bpftool", "--json", *words).strip()
+    return json.loads(text) if text else None
+
+
+def prog(pin: str) -> dict[str, Any]:
+    """The program at a pin."""
+    return dict(bpftool("prog", "show", "pinned", pin))
+
+
+def metadata(program: dict[str, Any]) -> dict[str, str]:
+    """The provenance of a program; bpftool before 5.10 (libbpf 0.2) does not show it."""
+    return dict(program.get("metadata") or {})
+
+
+def link(pin: str) -> dict[str, Any]:
+    """The link at a pin."""
+    found = bpftool("link", "show", "pinned", pin)
+    return dict(found[0] if isinstance(found, list) else found)
+
+
+def cgroup(path: str, hook: str) -> list[int]:
+    """The ids of the programs at a hook of a cgroup."""
+    shown = bpftool("cgroup", "show", path) or []
+    return sorted(entry["id"] for entry in shown if aliased(entry["attach_type"]) == aliased(hook))
+
+
+def aliased(hook: str) -> str:
+    """bpftool before 6.0 calls some hooks otherwise."""
+    older = {
+        "ingress": "cgroup_inet_ingress",
+        "egress": "cgroup_inet_egress",
+        "sock_ops": "cgroup_sock_ops",
+    }
+    return older.get(hook, hook)
+
+
+def xdp(interface: str) -> dict[str, int]:
+    """Mode to program id, as ip sees it: 1 is native, 2 is generic."""
+    (shown,) = json.loads(say("ip", "-json", "-details", "link", "show", "dev", interface))
+    found = shown.get("xdp")
+    if not found:
+        return {}
+    attached = found.get("attached") or [found]
+    modes = {1: "native", 2: "generic", 3: "offload"}
+    return {modes[each["mode"]]: each["prog"]["id"] for each in attached}
+
+
+def filters(interface: str, direction: str) -> list[int]:
+    """The ids of the programs of tc filters, in order."""
+    shown = json.loads(say("tc", "-json", "filter", "show", "dev", interface, direction) or "[]")
+    return [each["options"]["prog"]["id"] for each in shown if "prog" in each.get("options", {})]
+
+
+def tcx(interface: str, direction: str) -> list[int]:
+    """The ids of the programs that TCX links hold."""
+    shown = bpftool("net", "show", "dev", interface)[0]["tc"]
+    return [each["prog_id"] for each in shown if each["kind"] == f"tcx/{direction}"]
+
+
+def entries(pin: str) -> list[dict[str, Any]]:
+    """What is in a map, by its BTF."""
+    return [each["formatted"] for each in bpftool("map", "dump", "pinned", pin)]
+
+
+def state() -> State:
+    """All that a check must not change: pins, links, cgroups, and what interfaces have.
+
+    Programs and maps without a pin, a link or a hook are gone some milliseconds later.
+    """
+    batch = "\n".join(("link show", "net show"))
+    lines = say("bpftool", "--json", "batch", "file", "-", given=batch)
+    return {
+        "pins": dict(pins(BPFFS)),
+        "bpftool": lines,
+        "cgroups": sorted(name for name in os.listdir(cgroup2()) if name.startswith("mod")),
+    }
+
+
+def settled(wanted: State) -> State:
+    """The state, as soon as it is the wanted one, or as it is after 5 s: links outlast their pins."""
+    end = time.monotonic() + 5
+    while True:
+        found = state()
+        if found == wanted or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
+
+
+def stable() -> State:
+    """The state, when it is the same twice."""
+    before = state()
+    while True:
+        time.sleep(0.05)
+        found = state()
+        if found == before:
+            return found
+        before = found
+
+
+def pins(top: str) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Every pin and directory, with its inode and the time of its last change."""
+    for folder, folders, files in os.walk(top):
+        for name in (*folders, *files):
+            path = os.path.join(folder, name)
+            about = os.lstat(path)
+            yield path, (about.st_ino, 0 if name in folders else about.st_mtime_ns)
+
+
+def cgroup2() -> str:
+    """Where cgroup2 is mounted."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        return next(line.split()[1] for line in file if line.split()[2] in CGROUP2_TYPES)
+
+
+def mounted(path: str) -> list[str]:
+    """The types of the file systems mounted at a path, one over the other."""
+    with open("/proc/self/mounts", encoding="utf-8") as file:
+        return [line.split()[2] for line in file if line.split()[1] == path]
+
+
+def kernel() -> tuple[int, int]:
+    """The kernel's version."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)

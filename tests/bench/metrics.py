@@ -54,7 +54,7 @@ def measure(interval: float, scrapes: int) -> tuple[float, float]:
     time.sleep(interval)
     before, start = processor_seconds(pid), time.monotonic()
     took = []
-    for _ in range(scrapes):
+    for dummy in range(scrapes):
         begun = time.monotonic()
         scrape()
         took.append(time.monotonic() - begun)

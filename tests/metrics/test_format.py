@@ -82,7 +82,7 @@ def test_who_costs_much_is_asked_seldom() -> None:
     paced = pace.Pace(
         [pace.Collector("dear", dear.collect), pace.Collector("cheap", cheap.collect)]
     )
-    for _ in range(50):
+    for dummy in range(50):
         collected(paced)
         time.sleep(0.002)
     assert dear.asked == 1

@@ -135,7 +135,7 @@ def test_it_tells_what_the_balancer_did() -> None:
         )
 
     wait_for(checked, "what the checks say")
-    for _ in range(3):
+    for dummy in range(3):
         inside(
             "ip", "netns", "exec", "servers", "curl", "-sSf", "-o/dev/null", "http://192.0.2.10/"
         )

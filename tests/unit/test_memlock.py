@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import errno
 import resource
 from collections.abc import Iterator
 
 import pytest
 
-from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import syscall
+from ansible_collections.ebpf.fleet.plugins.module_utils.bpf import features, syscall
+from ansible_collections.ebpf.fleet.plugins.module_utils.resource import errors
 
 
 @pytest.fixture
@@ -30,3 +32,18 @@ def test_it_is_lifted_as_far_as_it_goes(hard_limit: int) -> None:
     assert hard in (hard_limit, resource.RLIM_INFINITY)
     syscall.lift_memlock()
     assert resource.getrlimit(resource.RLIMIT_MEMLOCK) == (soft, hard)
+
+
+def test_a_limit_that_stays_is_named_where_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = OSError(errno.EPERM, "Operation not permitted")
+    monkeypatch.setattr(syscall, "lift_memlock", lambda: None)
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (65536, 65536))
+    monkeypatch.setattr(features, "memcg_accounting", lambda: False)
+    said = str(errors.from_os_error(refused, "create a map", "see the log"))
+    assert "65536 bytes are allowed here (RLIMIT_MEMLOCK)" in said
+    assert said.endswith("; see the log")
+    monkeypatch.setattr(features, "memcg_accounting", lambda: True)
+    assert "MEMLOCK" not in str(errors.from_os_error(refused, "create a map"))
+    monkeypatch.setattr(features, "memcg_accounting", lambda: False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _what: (resource.RLIM_INFINITY,) * 2)
+    assert "MEMLOCK" not in str(errors.from_os_error(refused, "create a map"))

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -62,10 +62,7 @@ def up(run: Run, machines: list[Machine]) -> None:
         for machine in missing:
             _prepare(run, machine, built[machine.image.name])
         _configure_ssh(run)
-        # More at once would only slow each other down.
-        with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-            for line in pool.map(lambda machine: _boot(run, machine), missing):
-                print(line, flush=True)
+        _boot_all(run, missing)
 
 
 def down(run: Run) -> None:
@@ -113,6 +110,19 @@ def clean_stale(run: Run) -> None:
     """Forget machines whose QEMU is gone: somebody ended it, or the host was rebooted."""
     for name in set(known(run)) - set(processes.machines(run)):
         shutil.rmtree(run.of(name))
+
+
+def _boot_all(run: Run, machines: list[Machine]) -> None:
+    """Boot machines, not all at once: they would only slow each other down."""
+    problems = []
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for boot in as_completed([pool.submit(_boot, run, machine) for machine in machines]):
+            try:
+                print(boot.result(), flush=True)
+            except Problem as problem:
+                problems.append(str(problem))
+    if problems:
+        raise Problem("\n".join(problems))
 
 
 def make_images(machines: list[Machine]) -> dict[str, Built]:

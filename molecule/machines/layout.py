@@ -17,6 +17,7 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ebpf
 IMAGES = CACHE / "images"
 PREFIX = "ebpf-fleet-machines-"
 BRIDGE = "br0"
+NAME_LENGTH = 20
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ class Run:
 def this_run() -> Run:
     """The run that EBPF_FLEET_RUN names."""
     name = os.environ.get("EBPF_FLEET_RUN") or "molecule"
-    if not name.isidentifier() or len(name) > 20:
-        raise Problem(f"EBPF_FLEET_RUN={name}: use up to 20 letters, digits and _")
+    if not name.isidentifier() or len(name) > NAME_LENGTH:
+        raise Problem(f"EBPF_FLEET_RUN={name}: use up to {NAME_LENGTH} letters, digits and _")
     return Run(name)
 
 

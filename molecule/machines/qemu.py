@@ -17,7 +17,8 @@ from layout import Run
 
 PROGRAM = "qemu-system-x86_64"
 # QEMU 7.2 emulates cmpxchg16b wrongly: Linux 6.12 then panics in kmalloc.
-TCG = ("-accel", "tcg,thread=multi", "-cpu", "max,cx16=off")
+# What it has translated would take up to a gigabyte of memory.
+TCG = ("-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,cx16=off")
 KVM = ("-accel", "kvm", "-cpu", "max")
 # What merges packets is in the way of native XDP.
 XDP_READY = "guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off"

@@ -33,7 +33,12 @@ NAMESPACE = "fleet-drops"
 FILTERED, CLOSED, FULL = 41001, 41002, 41003  # UDP ports in that namespace
 PACKETS = 30
 # The probe that a trace attaches last, by what bpftool calls it.
-LAST = {"opens": "sys_exit_open", "drops": "kfree_skb", "kprobe": "do_sys_openat2"}
+LAST = {
+    "opens": "sys_exit_open",
+    "drops": "kfree_skb",
+    "kprobe": "do_sys_openat2",
+    "closes": "sys_enter_close",
+}
 
 
 def bpftool(*words: str) -> Any:

@@ -45,6 +45,7 @@ def host(run: Run, machine: Machine, state: State) -> dict[str, Any]:
         "machine_kernel_release": state.release,
         "machine_image": machine.image.name,
         "machine_hierarchy": machine.hierarchy,
+        "machine_libbpf": state.libbpf,
         "machine_facts": {
             "debian": state.debian,
             "kernel": state.release,

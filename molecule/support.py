@@ -33,59 +33,73 @@ class Support:
     features: dict[str, dict[str, str]]
 
 
-def proved(matrix: Matrix, records: list[Record]) -> Support:
-    """What the scenarios of a run said to have proved, and what the machines said to be."""
+def proved(matrix: Matrix, records: list[Record], passed: set[tuple[str, str]]) -> Support:
+    """What the scenarios that passed on a machine said to have proved there."""
     machines: dict[str, dict[str, str]] = {}
     for record in records:
         machines.update(record.said.get("_run", {}).get("machines", {}))
-    known = {name: machines[name] for name in matrix.machines if name in machines}
-    said = {
-        machine: {
-            scenario.name: features_of(
-                machine, [record for record in records if record.scenario == scenario.name]
-            )
-            for scenario in matrix.scenarios
+    features: dict[str, dict[str, str]] = {}
+    for feature in matrix.features:
+        mine = [record for record in records if record.scenario == feature.scenario]
+        said = {name: features_of(name, mine).get(feature.key, "") for name in machines}
+        features[feature.key] = {
+            name: said[name]
+            for name in matrix.machines
+            if said.get(name) and (feature.scenario, name) in passed
         }
-        for machine in known
-    }
-    features = {
-        feature.key: {
-            machine: said[machine][feature.scenario][feature.key]
-            for machine in known
-            if feature.key in said[machine].get(feature.scenario, {})
-        }
-        for feature in matrix.features
-    }
-    return Support(datetime.date.today().isoformat(), known, features)
+    return Support(datetime.date.today().isoformat(), machines, features)
+
+
+def merged(matrix: Matrix, before: Support, now: Support) -> Support:
+    """Both; what was proved on a machine that has another kernel or libbpf now is forgotten."""
+    facts = {**before.machines, **now.machines}
+    kept = {name for name, known in before.machines.items() if facts[name] == known}
+    return Support(
+        now.date,
+        {name: facts[name] for name in matrix.machines if name in facts},
+        {
+            feature.key: {
+                name: cell
+                for name in matrix.machines
+                for cell in [
+                    now.features.get(feature.key, {}).get(name)
+                    or (before.features.get(feature.key, {}).get(name) if name in kept else None)
+                ]
+                if cell
+            }
+            for feature in matrix.features
+        },
+    )
 
 
 def read(file: Path = DATA) -> Support:
-    """What the last whole run proved."""
+    """What runs have proved so far."""
+    if not file.exists():
+        return Support("", {}, {})
     return Support(**json.loads(file.read_text(encoding="utf-8")))
 
 
-def update(matrix: Matrix, records: list[Record]) -> None:
-    """Write both files from a whole run; nothing is written when nothing but the date is new."""
-    now = proved(matrix, records)
-    if DATA.exists():
-        before = read()
-        if (before.machines, before.features) == (now.machines, now.features):
-            now = before
+def update(matrix: Matrix, records: list[Record], passed: set[tuple[str, str]]) -> None:
+    """Write both files; nothing is written when nothing but the date is new."""
+    before = read()
+    now = merged(matrix, before, proved(matrix, records, passed))
+    if (before.machines, before.features) == (now.machines, now.features):
+        now = before
     DATA.write_text(json.dumps(asdict(now), indent=2) + "\n", encoding="utf-8")
     write_readme(matrix, now)
 
 
-def contradictions(matrix: Matrix, records: list[Record]) -> list[str]:
+def contradictions(
+    matrix: Matrix, records: list[Record], passed: set[tuple[str, str]]
+) -> list[str]:
     """Where a run proved something else than docs/support.json says of the same kernel."""
-    if not DATA.exists():
-        return []
-    before, now = read(), proved(matrix, records)
+    before, now = read(), proved(matrix, records, passed)
     found = []
     for key, cells in now.features.items():
         for machine, cell in cells.items():
             same = before.machines.get(machine) == now.machines[machine]
             said = before.features.get(key, {}).get(machine)
-            if same and said != cell:
+            if same and said not in (None, cell):
                 found.append(f"{key} on {machine}: now `{cell}`, docs/support.json has `{said}`")
     return found
 
@@ -95,7 +109,7 @@ def reason(matrix: Matrix, feature: Feature, machine: str) -> str:
     words = feature.without.get(machine, "") or matrix.scenario(feature.scenario).without.get(
         machine, ""
     )
-    return words or "not tried there"
+    return words or "not proved yet"
 
 
 def table(matrix: Matrix, support: Support) -> str:

@@ -16,16 +16,25 @@ BOOTING = 300.0  # seconds until there is a process of QEMU: an image may have t
 ENDING = 90.0
 
 
-def test_a_module_that_only_says_what_it_would_do(copy: Checkout) -> None:
+# Says in check mode, in a first run and in a second one what a module should say, and does nothing.
+LIAR = """
+    import os
+
+    again = os.path.exists("/run/liar")
+    if not module.check_mode:
+        open("/run/liar", "w").close()
+    module.exit_json(changed=not again, actions=[], attachment={})
+"""
+
+
+def test_a_module_that_does_nothing_is_noticed_by_verify(copy: Checkout) -> None:
     copy.break_file(
-        "plugins/modules/tc_attach.py",
-        "    front.run(module, tc, tc.desired)\n",
-        "    module.check_mode = True\n    front.run(module, tc, tc.desired)\n",
+        "plugins/modules/tc_attach.py", "\n    front.run(module, tc, tc.desired)\n", LIAR
     )
     done = copy.run("modules")
     assert done.returncode == 1, done.stdout
-    assert "modules on trixie: failed in" in done.stdout
-    assert "tc_attach" in done.stdout
+    assert "modules on trixie: failed in verify" in done.stdout, done.stdout
+    assert "tc has its program" in done.stdout
     assert checkout.traces() == []
 
 

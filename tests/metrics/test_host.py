@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("host")
 HOME = "/sys/fs/bpf/ebpf_fleet"
 FILE = "/var/lib/prometheus/node-exporter/ebpf_fleet.prom"
 PROMETHEUS = "/run/prometheus"
+STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 TALK = """
 import socket, threading
 listener = socket.socket()
@@ -35,6 +36,12 @@ for _ in range(64):
     server.sendall(b"y")
     client.recv(1)
 """
+
+
+def talk() -> None:
+    """Let two sockets of an accelerated control group talk to each other."""
+    into = "echo $$ >/sys/fs/cgroup/web/cgroup.procs; exec python3 -"
+    inside("sh", "-c", into, stdin=TALK)
 
 
 def counted(pin: str) -> dict[str, int]:
@@ -84,9 +91,23 @@ def test_it_tells_the_programs_that_the_kernel_has() -> None:
     assert {told[number]["release"] for number in pinned} == {"2026.1", "2026.2"}
 
 
-def test_it_counts_runs_when_statistics_are_on() -> None:
-    assert value(scrape(), "program_statistics_enabled") == 0
-    assert not values(scrape(), "program_runs_total")
+def test_it_counts_runs_while_statistics_are_on() -> None:
+    before = STATISTICS.read_text(encoding="ascii")
+    number = bpftool("prog", "show", "pinned", f"{HOME}/sockmap/sockmap_establish")["id"]
+    wait_for(
+        lambda: values(scrape(), "program_statistics_enabled") == [float(before)], "the switch"
+    )
+    assert bool(values(scrape(), "program_runs_total")) == bool(int(before))
+    try:
+        STATISTICS.write_text("1", encoding="ascii")
+        talk()
+        runs = bpftool("prog", "show", "id", str(number))["run_cnt"]
+        assert runs > 0
+        told = "program_runs_total"
+        wait_for(lambda: values(scrape(), told, id=str(number)) == [runs], "the runs")
+        assert value(scrape(), "program_run_seconds_total", id=str(number)) > 0
+    finally:
+        STATISTICS.write_text(before, encoding="ascii")
 
 
 def test_it_counts_what_maps_hold() -> None:
@@ -104,8 +125,7 @@ def test_it_counts_what_maps_hold() -> None:
 
 def test_it_tells_what_the_accelerator_counted() -> None:
     before = scrape()
-    into = "echo $$ >/sys/fs/cgroup/web/cgroup.procs; exec python3 -"
-    inside("sh", "-c", into, stdin=TALK)
+    talk()
     seen = counted(f"{HOME}/sockmap/maps/counters")
     assert seen["redirected_bytes"] >= 64000
 

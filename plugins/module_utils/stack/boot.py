@@ -59,6 +59,8 @@ def replay(phases: tuple[str, ...], names: tuple[str, ...] = ()) -> int:
         except Failure as failure:
             say(ERROR, f"stack {name}: {failure}")
             failed += 1
+            if is_stopped(failure):
+                break
         except OSError as error:
             say(ERROR, f"stack {name}: {from_os_error(error, str(error.filename or 'replay'))}")
             failed += 1
@@ -114,7 +116,8 @@ def tell(stack: str, settled: Settled) -> None:
 def settle(state: State, goal: str | None) -> Settled:
     """Bring a stack to a release, else to the newest other that loads; None takes it away.
 
-    The caller holds the host's lock. Raises Failure only when nothing can be tried.
+    The caller holds the host's lock. Raises Failure only when nothing can be tried, or when a
+    signal ends it, which says nothing of a release.
     """
     if goal is None:
         _mark_reverted(state, goal)
@@ -125,12 +128,19 @@ def settle(state: State, goal: str | None) -> Settled:
         try:
             changed = _converge(state, goal, release, reasons.get(goal, ""))
         except Failure as failure:
+            if is_stopped(failure):
+                raise
             reasons[release] = str(failure)
             continue
         return Settled(goal, release, changed, reasons.get(goal, ""))
     reason = reasons.get(goal, "it is not stored")
     _note(state, goal, Fallback(None, goal, reason, platform.release(), keep.now()))
     return Settled(goal, None, False, reason)
+
+
+def is_stopped(failure: Failure) -> bool:
+    """Whether a signal is why: systemd had no more patience, or the host is shut down."""
+    return isinstance(failure.__cause__, journal.Stopped)
 
 
 def _candidates(state: State, goal: str) -> list[str]:

@@ -30,6 +30,8 @@ def run(stack: str, token: str) -> int:
             return 0
         except Failure as failure:
             say(ERROR, f"stack {stack}: cannot take the unconfirmed change back: {failure}")
+            if boot.is_stopped(failure):
+                return 1  # the next boot, or the next run, takes it back
         except OSError as error:
             unforeseen = from_os_error(error, str(error.filename or "the guard"))
             say(ERROR, f"stack {stack}: cannot take the unconfirmed change back: {unforeseen}")

@@ -55,7 +55,7 @@ Conflicts=shutdown.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={command} replay --phase early
-TimeoutStartSec=180
+TimeoutStartSec=600
 SyslogIdentifier=ebpf-fleet
 
 [Install]
@@ -77,7 +77,7 @@ Before=multi-user.target
 Type=oneshot
 RemainAfterExit=yes
 ExecStart={command} replay --phase network
-TimeoutStartSec=180
+TimeoutStartSec=600
 SyslogIdentifier=ebpf-fleet
 
 [Install]

@@ -34,6 +34,7 @@ BOOTSTRAP = (
     "--variant=apt",
     "--format=directory",
     '--aptopt=Apt::Install-Recommends "false"',
+    "--dpkgopt=force-unsafe-io",
     *(f"--dpkgopt=path-exclude=/usr/share/{what}/*" for what in ("doc", "man", "locale")),
 )
 # What every kernel of the matrix can read, and no checksums that an emulated processor is slow at.
@@ -86,7 +87,7 @@ def recipe_digest(image: Image, guest: Path) -> str:
     )
     for path in sorted(guest.rglob("*")):
         if path.is_file():
-            digest.update(f"\0{path.name}\0{path.stat().st_mode & 0o111}\0".encode())
+            digest.update(f"\0{path.relative_to(guest)}\0{path.stat().st_mode & 0o111}\0".encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

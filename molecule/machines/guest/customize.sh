@@ -23,10 +23,13 @@ for kernel in "$@"; do
     version=$(inside apt-cache madison linux-image-cloud-amd64 |
         awk -F ' *[|] *' -v suite="$suite/main" '$3 ~ " " suite " " { print $2; exit }')
     # The package of that name is empty, and depends on the kernel.
-    package=$(inside apt-cache show "linux-image-cloud-amd64=$version" |
-        sed -n 's/^Depends: \(linux-image-[^ ,]*\).*/\1/p')
-    release=${package#linux-image-}
-    install "$package" ${headers:+"linux-headers-$release"}
+    release=$(inside apt-cache show "linux-image-cloud-amd64=$version" |
+        sed -n 's/^Depends:.*linux-image-\([0-9][^ ,]*\).*/\1/p')
+    if [ -z "$release" ]; then
+        echo "the mirror has no linux-image-cloud-amd64 in $suite" >&2
+        exit 1
+    fi
+    install --target-release "$suite" "linux-image-$release" ${headers:+"linux-headers-$release"}
     echo "$name $release" >>"$root/etc/machine-kernels"
 done
 
@@ -35,6 +38,9 @@ inside systemctl mask --quiet \
     apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer e2scrub_reap.service \
     fstrim.timer logrotate.timer man-db.timer systemd-tmpfiles-clean.timer \
     getty@tty1.service getty-static.service serial-getty@ttyS0.service systemd-logind.service \
+    keyboard-setup.service console-setup.service systemd-hwdb-update.service systemd-pstore.service \
+    systemd-binfmt.service proc-sys-fs-binfmt_misc.automount sys-fs-fuse-connections.mount \
+    sys-kernel-config.mount dev-hugepages.mount systemd-journal-flush.service \
     systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-timesyncd.service systemd-networkd.service systemd-resolved.service networking.service
 for service in nginx iperf3 nftables rsync; do

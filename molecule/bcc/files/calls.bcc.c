@@ -1,7 +1,14 @@
 // SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause)
 /* Calls of do_sys_openat2 with paths of the provoker's, by process: a ring
  * buffer, tables and stacks. BCC dialect. */
-#define PREFIX "/tmp/fleet-opens-"
+#include <uapi/linux/ptrace.h>
+
+#define PREFIX "/tmp/fleet-opens" /* 16 characters */
+
+union prefix {
+	char text[16];
+	u64 words[2];
+};
 
 struct opened {
 	u32 pid;
@@ -26,15 +33,14 @@ int kretprobe__do_sys_openat2(struct pt_regs *ctx)
 int kprobe__do_sys_openat2(struct pt_regs *ctx, int directory, const char *path)
 {
 	struct opened event = {};
-	char prefix[sizeof(PREFIX)] = {};
-	char wanted[sizeof(PREFIX)] = PREFIX;
+	union prefix wanted = {.text = PREFIX}, prefix = {};
 	int first = 0;
 	u64 *lost;
 
-	bpf_probe_read_user(prefix, sizeof(PREFIX) - 1, (void *)path);
-	for (int at = 0; at < sizeof(PREFIX) - 1; at++)
-		if (prefix[at] != wanted[at])
-			return 0;
+	bpf_probe_read_user(&prefix, sizeof(prefix), (void *)path);
+	if (prefix.words[0] != wanted.words[0] ||
+	    prefix.words[1] != wanted.words[1])
+		return 0;
 	event.pid = bpf_get_current_pid_tgid() >> 32;
 	event.stack = stacks.get_stackid(ctx, 0);
 	bpf_get_current_comm(event.process, sizeof(event.process));

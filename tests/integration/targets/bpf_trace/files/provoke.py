@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-PATIENCE = 300  # seconds for a trace to compile, on a slow machine
+PATIENCE = 600  # seconds for a trace to compile, on a slow machine
 OPENS = 400
 NAMESPACE = "fleet-drops"
 FILTERED, CLOSED, FULL = 41001, 41002, 41003  # UDP ports in that namespace
@@ -67,7 +67,7 @@ def await_trace(kind: str) -> int:
         for one in bpftool("perf", "show"):
             if (one.get("func") or one.get("tracepoint")) == LAST[kind]:
                 return int(one["pid"])
-        time.sleep(0.2)
+        time.sleep(1)  # under emulation bpftool takes a second itself
     raise SystemExit(f"no trace of {kind} within {PATIENCE} s: {bpftool('perf', 'show')}")
 
 

@@ -57,7 +57,8 @@ notes:
     C(arp_announce=2)). If the address of the service belongs to a network that another interface
     is on, set them there too.
   - C(rp_filter) becomes loose (2) where it is strict (1), on the tunnel devices and, for C(dsr), on
-    the interface.
+    the interface. Tunnel devices get the dummy address 192.0.0.8 (RFC 7600), as loose mode drops
+    what comes in on a device without an IPv4 address.
   - The addresses get C(scope host) (IPv4) or are deprecated (IPv6), so that the host does not use
     them for connections of its own.
   - Anybody who can send to the host can send packets through a tunnel device. Let the firewall

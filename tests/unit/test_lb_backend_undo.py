@@ -8,7 +8,7 @@ import ipaddress
 import pytest
 
 from ansible_collections.ebpf.fleet.plugins.module_utils.resource.engine import Change
-from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import backend_undo
+from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb import backend_need, backend_undo
 from ansible_collections.ebpf.fleet.plugins.module_utils.xdp_lb.backend_host import Host, Interface
 
 HOST = Host(
@@ -16,6 +16,7 @@ HOST = Host(
         "lo": Interface("lo", 65536, True, frozenset({ipaddress.ip_address("192.0.2.1")})),
         "lb4_1": Interface("lb4_1", 1480, True, frozenset(), "10.0.0.1"),
         "lb6_1": Interface("lb6_1", 1452, False, frozenset(), "fd00::1"),
+        "lb4_2": Interface("lb4_2", 1480, True, frozenset({backend_need.DUMMY}), "10.0.0.2"),
     },
     sysctls={"lb4_1/rp_filter": 2, "eth0/arp_ignore": 0},
     rules=frozenset(),
@@ -51,6 +52,18 @@ def change(action: str, target: str, words: str, before: str = "") -> Change:
         (
             change("remove tunnel", "lb6_1", "link delete lb6_1"),
             ["link add lb6_1 type ip6tnl mode any local fd00::1"],
+        ),
+        (
+            change("remove tunnel", "lb4_2", "link delete lb4_2"),
+            [
+                "link add lb4_2 type ipip local 10.0.0.2",
+                "address add 192.0.0.8/32 dev lb4_2 scope host",
+                "link set lb4_2 up",
+            ],
+        ),
+        (
+            change("give address", "192.0.0.8 dev lb4_1", "address add 192.0.0.8/32 dev lb4_1"),
+            ["address delete 192.0.0.8/32 dev lb4_1"],
         ),
         (change("bring up", "lb6_1", "link set lb6_1 up"), ["link set lb6_1 down"]),
         (

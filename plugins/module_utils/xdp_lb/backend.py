@@ -130,6 +130,9 @@ def _tunnels(need: Need, host: Host) -> Iterator[Change]:
         if there is None:
             words = ["link", "add", name, "type", *kind, "local", str(address)]
             yield _ip("add tunnel", name, words, after={"type": kind[0], "local": str(address)})
+        if there is None or backend_need.DUMMY not in there.addresses:
+            words = ["address", "add", *backend_need.words_of(backend_need.DUMMY, name)]
+            yield _ip("give address", f"{backend_need.DUMMY} dev {name}", words)
         if there is None or not there.up:
             yield _ip("bring up", name, ["link", "set", name, "up"], after={"up": True})
 

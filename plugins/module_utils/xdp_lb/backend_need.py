@@ -22,6 +22,10 @@ from .model import parse_address
 
 TUNNEL_PREFIXES = ("lb4_", "lb6_")
 
+# The IPv4 dummy address (RFC 7600), for tunnel devices: even where rp_filter is loose (2), the
+# kernel takes no IPv4 packet from a device without an IPv4 address (no_addr in fib_frontend.c).
+DUMMY = ipaddress.IPv4Address("192.0.0.8")
+
 _OUTER_HEADER = {4: 20, 6: 40}  # bytes of an IP header without options
 _TCP_HEADERS = {4: 40, 6: 60}  # with the IP header
 
@@ -135,8 +139,8 @@ def satisfied(host: Host, name: str) -> bool:
     return value != 1 if key == "rp_filter" else value >= (1 if key == "arp_ignore" else 2)
 
 
-def words_of(address: Address) -> list[str]:
-    """The VIP as ``ip address`` takes it: for lo, and never chosen as a source by itself."""
+def words_of(address: Address, device: str = "lo") -> list[str]:
+    """The address as ``ip address`` takes it: on ``device``, and never a source by itself."""
     if isinstance(address, ipaddress.IPv4Address):
-        return [f"{address}/32", "dev", "lo", "scope", "host"]
-    return [f"{address}/128", "dev", "lo", "nodad", "preferred_lft", "0"]
+        return [f"{address}/32", "dev", device, "scope", "host"]
+    return [f"{address}/128", "dev", device, "nodad", "preferred_lft", "0"]

@@ -46,7 +46,7 @@ def inverse(change: Change, host: Host) -> list[list[str]]:
     words = list(change.detail)
     if change.action in ("set", "restore"):
         return []
-    if change.action == "add address":
+    if change.action in ("add address", "give address"):
         return [["address", "delete", *words[2:5]]]
     if change.action == "remove address":
         address = ipaddress.ip_address(words[2].partition("/")[0])
@@ -66,6 +66,8 @@ def _tunnel(name: str, host: Host) -> list[list[str]]:
     there = host.interfaces[name]
     kind = ["ipip"] if "." in there.tunnel else ["ip6tnl", "mode", "any"]
     made = [["link", "add", name, "type", *kind, "local", there.tunnel]]
+    if backend_need.DUMMY in there.addresses:
+        made.append(["address", "add", *backend_need.words_of(backend_need.DUMMY, name)])
     return [*made, ["link", "set", name, "up"]] if there.up else made
 
 

@@ -93,9 +93,11 @@ def counters(told: dict[str, Any]) -> str:
         [
             f"table inet {TABLE} {{",
             *(f"counter {name} {{ }}" for name, _match in lines),
-            "chain arriving { type filter hook prerouting priority -300;",
+            "chain arriving {",
+            "type filter hook prerouting priority -300;",
             *(f"{match} counter name {name}" for name, match in lines),
-            "} }",
+            "}",
+            "}",
         ]
     )
 

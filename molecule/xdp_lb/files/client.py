@@ -96,13 +96,14 @@ def datagrams(vip: str) -> Iterator[socket.socket]:
 
 
 def ask(told: Told) -> None:
-    forget_sizes()
     found = {}
     for balancer in told["balancers"]:
         lead_to(told, balancer)
+        forget_sizes()
         found[balancer] = {way["name"]: ask_way(way["vip"]) for way in told["ways"]}
-    silent = {way["vip"]: arp(told, way["vip"]) for way in told["ways"] if ":" not in way["vip"]}
-    print(json.dumps({"answers": found, "arp": silent, "arp_control": arp_control(told)}))
+    owned = told["addresses"][told["servers"][0]][0]
+    asked = [*(way["vip"] for way in told["ways"] if ":" not in way["vip"]), owned]
+    print(json.dumps({"answers": found, "arp": arp(told, asked)}))
 
 
 def ask_way(vip: str) -> dict[str, Any]:
@@ -150,34 +151,29 @@ def pings(vip: str) -> int:
     return int(found[1]) if found else 0
 
 
-def arp(told: Told, address: str) -> int:
-    """How many machines say that they have the IPv4 address."""
-    name = told["interface"]
-    answers = set()
+def arp(told: Told, addresses: list[str]) -> dict[str, int]:
+    """How many machines say that they have each IPv4 address; the last is one that one has."""
+    found = {address: set[bytes]() for address in addresses}
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETHERTYPE_ARP)) as made:
-        made.bind((name, ETHERTYPE_ARP))
+        made.bind((told["interface"], ETHERTYPE_ARP))
         own = made.getsockname()[4]
-        wanted = socket.inet_aton(address)
         source = socket.inet_aton(told["addresses"][told["client"]][0])
-        head = b"\xff" * 6 + own + struct.pack("!H", ETHERTYPE_ARP)
-        made.send(
-            head + struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + own + source + bytes(6) + wanted
-        )
-        deadline = time.monotonic() + 3
+        head = b"\xff" * 6 + own + struct.pack("!HHHBBH", ETHERTYPE_ARP, 1, 0x0800, 6, 4, 1)
+        for address in addresses:
+            made.send(head + own + source + bytes(6) + socket.inet_aton(address))
+        deadline = time.monotonic() + SECONDS
         while (left := deadline - time.monotonic()) > 0:
             made.settimeout(left)
             try:
                 packet = made.recv(128)
             except socket.timeout:
                 break
-            if packet[20:22] == b"\0\2" and packet[28:32] == wanted:
-                answers.add(packet[22:28])
-    return len(answers)
-
-
-def arp_control(told: Told) -> int:
-    """The same question for an address that one machine has."""
-    return arp(told, told["addresses"][told["servers"][0]][0])
+            address = socket.inet_ntoa(packet[28:32])
+            if packet[20:22] == b"\0\2" and address in found:
+                found[address].add(packet[22:28])
+                if address == addresses[-1]:  # what came before it has been answered, or is soon
+                    deadline = min(deadline, time.monotonic() + 2)
+    return {address: len(answers) for address, answers in found.items()}
 
 
 class Session:

@@ -28,7 +28,7 @@ HEALTH = "ebpf-fleet-health-xdp_lb"
 TABLE = "xdp_lb_witness"
 HEALTHS = ("unknown", "up", "down")  # layout.h
 TOO_BIG_SENT, ECHO_REPLIED = 15, 13
-PATIENCE = 90.0  # seconds
+PATIENCE = 180.0  # seconds
 
 
 def said(*words: str) -> str:
@@ -134,8 +134,20 @@ def sysctls(name: str) -> dict[str, int]:
     return {key: int((base / key).read_text()) for key in names}
 
 
+def checked() -> bool:
+    """Whether the health service has found all web servers up."""
+    backends = [entry["value"] for entry in dump("backends") if entry["value"]["family"]]
+    names = {entry["key"]: entry["value"]["name"] for entry in dump("service_names")}
+    web = [backend for backend in backends if names[backend["service"]].startswith("web")]
+    return bool(web) and all(HEALTHS[backend["health"]] == "up" for backend in web)
+
+
 def everything(told: dict[str, Any]) -> dict[str, Any]:
     name = told["interface"]
+    if told["name"] in told["balancers"]:
+        deadline = time.monotonic() + PATIENCE
+        while not checked() and time.monotonic() < deadline:
+            time.sleep(2)
     return {
         "kernel": platform.release(),
         "link": link(name),

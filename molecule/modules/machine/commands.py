@@ -58,14 +58,11 @@ def _declared(report: Report, options: argparse.Namespace) -> None:
 def _try(report: Report, home: str, options: argparse.Namespace) -> None:
     for name, case in cases(os.path.join(home, "objects"), options).items():
         if options.only in name:
-            start = time.monotonic()
+            start, known = time.monotonic(), len(report.problems)
             _run(report, name, case)
             took = time.monotonic() - start
-            print(
-                f"{name}: {took:.1f} s, problems so far: {len(report.problems)}",
-                file=sys.stderr,
-                flush=True,
-            )
+            found = "\n".join(report.problems[known:])
+            print(f"{name}: {took:.1f} s\n{found}".strip(), file=sys.stderr, flush=True)
 
 
 def _run(report: Report, name: str, case: Case) -> None:

@@ -16,6 +16,7 @@ PLAIN, NEAR, FAR = "modplain", "modnear", "modfar"
 
 def interfaces() -> None:
     """A device that has no native XDP, and a wire with two ends."""
+    no_interfaces()
     for words in (
         ("link", "add", PLAIN, "type", "bridge"),
         ("link", "add", NEAR, "type", "veth", "peer", "name", FAR),

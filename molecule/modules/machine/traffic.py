@@ -25,9 +25,11 @@ def counted() -> Iterator[None]:
         before = file.read()
     with open(STATISTICS, "w", encoding="ascii") as file:
         file.write("1")
-    yield
-    with open(STATISTICS, "w", encoding="ascii") as file:
-        file.write(before)
+    try:
+        yield
+    finally:
+        with open(STATISTICS, "w", encoding="ascii") as file:
+            file.write(before)
 
 
 def runs(pin: str) -> int:

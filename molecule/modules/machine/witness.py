@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import os
+import struct
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +15,10 @@ from typing import Any
 
 BPFFS = "/sys/fs/bpf"
 CGROUP2_TYPES = ("cgroup2",)
+# __NR_bpf; enum bpf_cmd and bpf_attach_type of include/uapi/linux/bpf.h
+BPF = {"x86_64": 321, "aarch64": 280}
+PROG_QUERY = 16
+HOOKS = {"cgroup_inet_egress": 1, "cgroup_sock_ops": 3}
 
 State = dict[str, Any]
 
@@ -47,9 +54,26 @@ def link(pin: str) -> dict[str, Any]:
 
 
 def cgroup(path: str, hook: str) -> list[int]:
-    """The ids of the programs at a hook of a cgroup."""
-    shown = bpftool("cgroup", "show", path) or []
-    return sorted(entry["id"] for entry in shown if aliased(entry["attach_type"]) == aliased(hook))
+    """The ids of the programs at a hook of a cgroup.
+
+    bpftool 7.1 asks for more than Linux before 6.1 tells, and shows nothing there: then the kernel
+    is asked without it (BPF_PROG_QUERY, ``union bpf_attr.query``).
+    """
+    with contextlib.suppress(RuntimeError):
+        shown = bpftool("cgroup", "show", path) or []
+        return sorted(each["id"] for each in shown if aliased(each["attach_type"]) == aliased(hook))
+    room = 16
+    found = (ctypes.c_uint32 * room)()
+    target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        numbers = (target, HOOKS[hook], 0, 0, ctypes.addressof(found), room)
+        attr = ctypes.create_string_buffer(struct.pack("=IIIIQI", *numbers).ljust(32, b"\0"), 32)
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.syscall(BPF[os.uname().machine], PROG_QUERY, attr, 32):
+            raise RuntimeError(f"query {path}: {os.strerror(ctypes.get_errno())}")
+    finally:
+        os.close(target)
+    return sorted(found[: struct.unpack_from("=I", attr, 24)[0]])
 
 
 def aliased(hook: str) -> str:
@@ -91,7 +115,7 @@ def entries(pin: str) -> list[dict[str, Any]]:
 
 
 def state() -> State:
-    """All that a check must not change: pins, links, cgroups, and what interfaces have.
+    """All that a check must not change: pins, links, cgroups, what interfaces have.
 
     Programs and maps without a pin, a link or a hook are gone some milliseconds later.
     """
@@ -105,7 +129,7 @@ def state() -> State:
 
 
 def settled(wanted: State) -> State:
-    """The state, as soon as it is the wanted one, or as it is after 5 s: links outlast their pins."""
+    """The state as soon as it is the wanted one, or after 5 s: links outlast their pins."""
     end = time.monotonic() + 5
     while True:
         found = state()

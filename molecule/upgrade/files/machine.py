@@ -31,7 +31,7 @@ STATUS = Path("/run/molecule-traffic.json")
 STORE = Path("/var/lib/ebpf-fleet/sockmap")
 PINS = Path("/sys/fs/bpf/ebpf_fleet/sockmap")
 PATIENCE = 60  # seconds
-PAUSE = 0.05  # between requests: the machine has other work
+PAUSE = 0.2  # between requests: the machine has other work
 
 
 def require(condition: bool, complaint: str) -> None:

@@ -158,8 +158,9 @@ def _watched(program: Program, collector: Collector, check: bool) -> dict[str, A
         return {"started": None, "seconds": 0.0, "ended_by": "check_mode"}
     collector.open()
     signal.signal(signal.SIGINT, collector.interrupt)
+    started = time.time_ns()
     program.attach()
-    started, begun = time.time_ns(), time.monotonic()
+    begun = time.monotonic()
     ended_by = collector.run()
     program.detach()
     seconds = time.monotonic() - begun

@@ -41,9 +41,15 @@ LAST = {
 
 
 def bpftool(*words: str) -> Any:
-    """What bpftool says."""
-    said = subprocess.run(["bpftool", "-j", *words], check=True, capture_output=True, text=True)
-    return json.loads(said.stdout or "[]")
+    """What bpftool says; it is asked again when something that it lists goes meanwhile."""
+    for _try in range(10):
+        said = subprocess.run(
+            ["bpftool", "-j", *words], check=False, capture_output=True, text=True
+        )
+        if said.returncode == 0:
+            return json.loads(said.stdout or "[]")
+        time.sleep(0.5)
+    raise SystemExit(f"bpftool {' '.join(words)}: {said.stdout}{said.stderr}")
 
 
 def held() -> dict[str, Any]:

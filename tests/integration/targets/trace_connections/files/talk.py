@@ -30,13 +30,16 @@ def bpftool(*words: str) -> Any:
 
 
 def readers(maps: str) -> list[int]:
-    """The processes that have the ring buffer open."""
+    """The processes that have the ring buffer open, and in their memory: from then on they read."""
     wanted = f"map_id:\t{bpftool('map', 'show', 'pinned', f'{maps}/events')['id']}\n"
     found = set()
     for process in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):  # processes end, and descriptors are closed
             for name in os.listdir(f"/proc/{process}/fdinfo"):
-                if wanted in Path(f"/proc/{process}/fdinfo/{name}").read_text(encoding="ascii"):
+                if (
+                    wanted in Path(f"/proc/{process}/fdinfo/{name}").read_text(encoding="ascii")
+                    and "bpf-map" in Path(f"/proc/{process}/maps").read_text()
+                ):
                     found.add(int(process))
     return sorted(found)
 
@@ -54,7 +57,6 @@ def await_trace(maps: str) -> None:
         if time.monotonic() > end:
             raise SystemExit("nobody traces")
         time.sleep(0.2)
-    time.sleep(1)  # what lay in the ring buffer before is read first
 
 
 def connect(port: int, *, talks: bool) -> None:

@@ -31,7 +31,7 @@ from problem import Problem
 
 # Below what the kernel gives to outgoing connections.
 PORTS = range(22000, 32000)
-POWEROFF_SECONDS = 120
+POWEROFF_SECONDS = 300
 # Said by the machine itself once it is up, for the inventory.
 ASK = """uname -r; cat /etc/debian_version; basename "$(readlink -f /usr/bin/python3)"
 basename "$(readlink -f /usr/lib/*/libbpf.so.[01])" """
@@ -53,9 +53,9 @@ class State:
 def up(run: Run, machines: list[Machine]) -> None:
     """Boot those of the machines that are not up. Raises Problem when one cannot be reached."""
     with _lock(run):
-        clean_stale(run)
-        running = processes.machines(run)
-        missing = [machine for machine in machines if machine.name not in running]
+        _clean_stale(run)
+        there = known(run)
+        missing = [machine for machine in machines if machine.name not in there]
         built = make_images(missing)
         reach.make_key(run)
         network.make(run)
@@ -106,10 +106,15 @@ def read_state(run: Run, machine: str) -> State:
         raise Problem(f"machine {machine} is not up: machines.py up {machine}") from error
 
 
-def clean_stale(run: Run) -> None:
-    """Forget machines whose QEMU is gone: somebody ended it, or the host was rebooted."""
-    for name in set(known(run)) - set(processes.machines(run)):
-        shutil.rmtree(run.of(name))
+def _clean_stale(run: Run) -> None:
+    """Forget machines that are gone, or were never reached: whoever booted them was ended."""
+    running, states = processes.machines(run), known(run)
+    for name in {*running, *states}:
+        reached = name in states and states[name].release
+        if not (name in running and reached):
+            if name in running:
+                processes.end(running[name])
+            shutil.rmtree(run.of(name), ignore_errors=True)
 
 
 def _boot_all(run: Run, machines: list[Machine]) -> None:

@@ -33,6 +33,7 @@ def host(run: Run, machine: Machine, state: State) -> dict[str, Any]:
     return {
         "ansible_host": machine.name,
         "ansible_connection": "ssh",
+        "ansible_user": "root",
         "ansible_ssh_args": " ".join(["-F", str(run.ssh_config), *PERSIST]),
         "ansible_control_path_dir": str(run.ssh_masters),
         "ansible_pipelining": True,

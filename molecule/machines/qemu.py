@@ -70,7 +70,6 @@ def kernel_command_line(run: Run, machine: Machine) -> str:
             "mitigations=off nokaslr",  # neither is worth its time here
             # On a busy host the processors stand still for seconds: nothing is to panic about that.
             "no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
-            "no_timer_check",  # on a busy host the timer fails it, and the kernel panics
             "systemd.show_status=error systemd.ssh_auto=no systemd.condition-needs-update=no",
             f"systemd.hostname={machine.name.replace('_', '-')} systemd.machine_id={identity}",
             HIERARCHIES[machine.hierarchy],

@@ -169,7 +169,9 @@ def observe() -> dict[str, Any]:
         "programs": sorted(each["name"] for each in attached),
         "ports": ports(),
         "guards": len(guards()),
-        "failed": run("systemctl", "list-units", "--failed", "--plain", "--no-legend"),
+        "failed": run(
+            "systemctl", "list-units", "--failed", "--plain", "--no-legend", "ebpf-fleet*"
+        ),
         "said": said(),
     }
 

@@ -14,7 +14,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -158,26 +158,43 @@ def _configure_ssh(run: Run) -> None:
 
 
 def _boot(run: Run, machine: Machine) -> str:
-    """Start a machine that is prepared and wait for it; a line that says how long that took."""
+    """Start a machine that is prepared and wait for it; a line that says how long that took.
+
+    Once more when its kernel panics: emulated, and on a busy host, it may, and nothing has been
+    asked of it yet.
+    """
     begin = time.monotonic()
     state = read_state(run, machine.name)
-    built = Built(Path(state.image))
-    with network.tap(run, machine.address, qemu.queues(machine)) as taps:
-        command = qemu.command(run, machine, built, state.kernel, state.port, taps)
-        done = subprocess.run(command, pass_fds=taps, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Problem(f"{machine.name}: QEMU does not start: {done.stderr.strip()}")
-    pid = processes.machines(run).get(machine.name, 0)
-    reach.wait(run, machine, state.port, Path("/proc") / str(pid))
+    try:
+        _start(run, machine, state)
+    except reach.Panic as panic:
+        print(f"{panic}\nmachine {machine.name} is booted once more", flush=True)
+        processes.end(processes.machines(run)[machine.name])
+        _start(run, machine, state)
     release, debian, python, libbpf = reach.ssh(run, machine.name, ASK).split()
-    if release != built.release(state.kernel):
-        raise Problem(f"{machine.name} runs {release}, not {built.release(state.kernel)}")
+    expected = Built(Path(state.image)).release(state.kernel)
+    if release != expected:
+        raise Problem(f"{machine.name} runs {release}, not {expected}")
     facts = State(
         *(state.port, state.kernel, state.image, release, debian),
         *(python.removeprefix("python"), libbpf.removeprefix("libbpf.so.")),
     )
     _write_state(run, machine.name, facts)
     return f"{machine.name:14} {release:28} up in {time.monotonic() - begin:.0f} s"
+
+
+def _start(run: Run, machine: Machine, state: State) -> None:
+    """Start QEMU and wait for the machine's ssh server. Raises Problem and its kind Panic."""
+    built = Built(Path(state.image))
+    console = run.console(machine.name)
+    said_before = console.stat().st_size if console.exists() else 0
+    with network.tap(run, machine.address, qemu.queues(machine)) as taps:
+        command = qemu.command(run, machine, built, state.kernel, state.port, taps)
+        done = subprocess.run(command, pass_fds=taps, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise Problem(f"{machine.name}: QEMU does not start: {done.stderr.strip()}")
+    pid = processes.machines(run).get(machine.name, 0)
+    reach.wait(run, machine, state.port, Path("/proc") / str(pid), said_before)
 
 
 def _write_state(run: Run, machine: str, state: State) -> None:
@@ -189,10 +206,10 @@ def _write_state(run: Run, machine: str, state: State) -> None:
 
 def _free_port() -> int:
     """A port of the host that no machine of any run has, and nothing listens on."""
-    taken = {
-        json.loads(path.read_text(encoding="utf-8"))["port"]
-        for path in Path("/var/tmp").glob(f"{PREFIX}*/machines/*/state.json")
-    }
+    taken = set()
+    for path in Path("/var/tmp").glob(f"{PREFIX}*/machines/*/state.json"):
+        with suppress(FileNotFoundError):  # of a run that is just taken down
+            taken.add(json.loads(path.read_text(encoding="utf-8"))["port"])
     for port in PORTS:
         with socket.socket() as probe:
             if port not in taken and probe.connect_ex(("127.0.0.1", port)) != 0:

@@ -53,8 +53,8 @@ def down(run: Run, _arguments: argparse.Namespace) -> None:
 def status(run: Run, _arguments: argparse.Namespace) -> int:
     running = processes.machines(run)
     for name, state in fleet.known(run).items():
-        what = "up" if name in running else "gone"
-        print(f"{name:14} {state.release:28} {what:5} ssh -F {run.ssh_config} {name}")
+        what = "gone" if name not in running else "up" if state.release else "boots"
+        print(f"{name:14} {state.release:28} {what:5}  ssh -F {run.ssh_config} {name}")
     return 0 if running else 1
 
 

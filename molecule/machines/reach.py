@@ -52,22 +52,27 @@ def configure(run: Run, ports: dict[str, tuple[int, str]]) -> None:
     run.ssh_config.write_text(hosts + common, encoding="ascii")
 
 
-def ssh(run: Run, machine: str, command: str, timeout: float = 60) -> str:
+def ssh(run: Run, machine: str, command: str, timeout: float = 300) -> str:
     """What a command prints on a machine. Raises Problem when it fails."""
     return output("ssh", "-F", str(run.ssh_config), machine, command, timeout=timeout)
 
 
-def wait(run: Run, machine: Machine, port: int, alive: Path) -> None:
-    """Until the machine's ssh server answers. `alive` is there while its QEMU is.
+class Panic(Problem):
+    """A machine whose kernel has given up while it was booted."""
 
-    Raises Problem with the end of its console when it stops, panics, or takes too long.
+
+def wait(run: Run, machine: Machine, port: int, alive: Path, said_before: int) -> None:
+    """Until the machine's ssh server answers.
+
+    `alive` is there while its QEMU is; `said_before` is how many bytes of its console are older.
+    Raises Panic, or Problem when it stops or takes too long, with the end of its console.
     """
     deadline = time.monotonic() + BOOT_SECONDS
     while not _answers(port):
         if not alive.exists():
             raise Problem(_obituary(run, machine, "stopped before it could be reached"))
-        if b"Kernel panic" in run.console(machine.name).read_bytes():
-            raise Problem(_obituary(run, machine, "has panicked"))
+        if b"Kernel panic" in run.console(machine.name).read_bytes()[said_before:]:
+            raise Panic(_obituary(run, machine, "has panicked"))
         if time.monotonic() > deadline:
             raise Problem(_obituary(run, machine, f"not reached within {BOOT_SECONDS} seconds"))
         time.sleep(0.5)

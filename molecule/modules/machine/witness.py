@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import socket
 import struct
 import subprocess
 import time
@@ -18,7 +19,7 @@ CGROUP2_TYPES = ("cgroup2",)
 # __NR_bpf; enum bpf_cmd and bpf_attach_type of include/uapi/linux/bpf.h
 BPF = {"x86_64": 321, "aarch64": 280}
 PROG_QUERY = 16
-HOOKS = {"cgroup_inet_egress": 1, "cgroup_sock_ops": 3}
+HOOKS = {"cgroup_inet_egress": 1, "cgroup_sock_ops": 3, "tcx_ingress": 46, "tcx_egress": 47}
 
 State = dict[str, Any]
 
@@ -57,23 +58,28 @@ def cgroup(path: str, hook: str) -> list[int]:
     """The ids of the programs at a hook of a cgroup.
 
     bpftool 7.1 asks for more than Linux before 6.1 tells, and shows nothing there: then the kernel
-    is asked without it (BPF_PROG_QUERY, ``union bpf_attr.query``).
+    is asked without it.
     """
     with contextlib.suppress(RuntimeError):
         shown = bpftool("cgroup", "show", path) or []
         return sorted(each["id"] for each in shown if aliased(each["attach_type"]) == aliased(hook))
-    room = 16
-    found = (ctypes.c_uint32 * room)()
     target = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        numbers = (target, HOOKS[hook], 0, 0, ctypes.addressof(found), room)
-        attr = ctypes.create_string_buffer(struct.pack("=IIIIQI", *numbers).ljust(32, b"\0"), 32)
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syscall(BPF[os.uname().machine], PROG_QUERY, attr, 32):
-            raise RuntimeError(f"query {path}: {os.strerror(ctypes.get_errno())}")
+        return sorted(_asked(target, HOOKS[hook]))
     finally:
         os.close(target)
-    return sorted(found[: struct.unpack_from("=I", attr, 24)[0]])
+
+
+def _asked(target: int, hook: int) -> list[int]:
+    """The kernel's own answer (BPF_PROG_QUERY, ``union bpf_attr.query``)."""
+    room = 16
+    found = (ctypes.c_uint32 * room)()
+    numbers = (target, hook, 0, 0, ctypes.addressof(found), room)
+    attr = ctypes.create_string_buffer(struct.pack("=IIIIQI", *numbers).ljust(64, b"\0"), 64)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(BPF[os.uname().machine], PROG_QUERY, attr, 64):
+        raise RuntimeError(f"query hook {hook}: {os.strerror(ctypes.get_errno())}")
+    return list(found[: struct.unpack_from("=I", attr, 24)[0]])
 
 
 def aliased(hook: str) -> str:
@@ -104,9 +110,10 @@ def filters(interface: str, direction: str) -> list[int]:
 
 
 def tcx(interface: str, direction: str) -> list[int]:
-    """The ids of the programs that TCX links hold."""
+    """The ids of the programs that TCX links hold; bpftool before 7.3 does not know of them."""
     shown = bpftool("net", "show", "dev", interface)[0]["tc"]
-    return [each["prog_id"] for each in shown if each["kind"] == f"tcx/{direction}"]
+    found = [each["prog_id"] for each in shown if each["kind"] == f"tcx/{direction}"]
+    return found or _asked(socket.if_nametoindex(interface), HOOKS[f"tcx_{direction}"])
 
 
 def entries(pin: str) -> list[dict[str, Any]]:

@@ -114,8 +114,9 @@ def reason(matrix: Matrix, feature: Feature, machine: str) -> str:
 
 def table(matrix: Matrix, support: Support) -> str:
     """The table as Markdown: features by machines; below it why cells are empty."""
-    names = list(support.machines)
-    facts = support.machines
+    names, facts = list(support.machines), support.machines
+    if not names:
+        return "Nothing was proved yet."
     rows = [
         ["", *(f"Debian {facts[name]['debian']}" for name in names)],
         ["---"] * (len(names) + 1),

@@ -34,11 +34,13 @@ def test_the_steps_that_are_judged_are_those_that_molecule_takes() -> None:
 
 def test_what_was_proved_is_what_the_matrix_asks_for() -> None:
     proved = support.read()
-    assert list(proved.machines) == list(MATRIX.machines)
-    assert list(proved.features) == [feature.key for feature in MATRIX.features]
-    for feature in MATRIX.features:
-        wanted = set(MATRIX.scenario(feature.scenario).machines) - set(feature.without)
-        assert set(proved.features[feature.key]) <= wanted, feature.key
+    assert set(proved.machines) <= set(MATRIX.machines)
+    wanted = {
+        feature.key: set(MATRIX.scenario(feature.scenario).machines) - set(feature.without)
+        for feature in MATRIX.features
+    }
+    for key, cells in proved.features.items():
+        assert set(cells) <= wanted[key], key
 
 
 def test_the_readme_has_the_table() -> None:

@@ -164,7 +164,7 @@ def stop() -> None:
 
 def bpftool(*arguments: str) -> Any:
     done = subprocess.run(["bpftool", "-j", *arguments], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout or "null")
+    return json.loads(done.stdout.strip() or "null")
 
 
 def redirected() -> int:

@@ -266,7 +266,6 @@ def many_at_once() -> str:
 
 
 def short_ones() -> str:
-    """Connections of three writes each way, four at a time."""
     wrong: list[str] = []
 
     def serve(listener: socket.socket) -> None:

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,14 @@ OPENS = 400
 NAMESPACE = "fleet-drops"
 FILTERED, CLOSED, FULL = 41001, 41002, 41003  # UDP ports in that namespace
 PACKETS = 30
-# The probe that a trace attaches last, by what bpftool calls it.
-LAST = {
-    "opens": "sys_exit_open",
-    "drops": "kfree_skb",
-    "kprobe": "do_sys_openat2",
-    "closes": "sys_enter_close",
+# The probes of each trace, as bpftool calls them; a kprobe and a kretprobe have the same name.
+PROBES = {
+    "opens": [
+        f"sys_{side}_{call}" for side in ("enter", "exit") for call in ("open", "openat", "openat2")
+    ],
+    "drops": ["kfree_skb"],
+    "kprobe": ["do_sys_openat2", "do_sys_openat2"],
+    "closes": ["sys_enter_close"],
 }
 
 
@@ -66,12 +69,16 @@ def held() -> dict[str, Any]:
 
 
 def await_trace(kind: str) -> int:
-    """Wait until the last of the trace's functions is attached. Returns the process that traces."""
+    """Wait until all of the trace's functions are attached. Returns the process that traces."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
+        attached: dict[int, Counter[str]] = {}
         for one in bpftool("perf", "show"):
-            if (one.get("func") or one.get("tracepoint")) == LAST[kind]:
-                return int(one["pid"])
+            name = one.get("func") or one.get("tracepoint") or ""
+            attached.setdefault(int(one["pid"]), Counter()).update([name])
+        for pid, names in attached.items():
+            if not Counter(PROBES[kind]) - names:
+                return pid
         time.sleep(1)  # under emulation bpftool takes a second itself
     raise SystemExit(f"no trace of {kind} within {PATIENCE} s: {bpftool('perf', 'show')}")
 

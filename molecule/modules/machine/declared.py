@@ -18,7 +18,6 @@ HOME = f"{witness.BPFFS}/ebpf_fleet/modules"
 STACK = f"{witness.BPFFS}/ebpf_fleet/modules_stack"
 PLAIN, GROUP = "modules0", "modules"
 NOTE = "/run/ebpf-fleet-modules.json"
-OWN = [([1, 0, 0, 0], [0, 0, 0, 0, 0, 0, 1, 2]), ([2, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 3])]
 
 
 def prepare() -> None:
@@ -60,89 +59,51 @@ def _group() -> str:
 
 def seen(report: Report, card: str, loads: bool) -> None:
     """Everything that was declared, as bpftool, ip and tc see it, and what it does."""
-    own = [
-        (_numbers(each["key"]), _numbers(each["value"]))
-        for each in witness.bpftool("map", "dump", "pinned", f"{HOME}/own")
-    ]
-    report.require("the map has its entries", sorted(own) == OWN, own)
-    report.features["map_entries"] = "yes"
+    own = witness.bpftool("map", "show", "pinned", f"{HOME}/own")
+    _equal(report, "the map is as declared", (own["type"], own["max_entries"]), ("hash", 64))
     if not loads:
         return
-    report.require(
-        "the label is in the kernel",
-        witness.metadata(_prog("packets/xdp_admit")).get("scenario") == "modules",
-        _prog("packets/xdp_admit"),
-    )
-    _equal(
-        report, "XDP is native on the card", witness.xdp(card), {"native": _id("packets/xdp_admit")}
-    )
-    _equal(report, "by a link", witness.link(f"{HOME}/xdp")["prog_id"], _id("packets/xdp_admit"))
-    there = witness.tcx if witness.kernel() >= (6, 6) else witness.filters
-    _equal(report, "tc has its program", there(card, "ingress"), [_id("packets/tc_admit")])
+    admit = witness.prog(f"{HOME}/packets/xdp_admit")
+    _equal(report, "the label is in the kernel", witness.metadata(admit).get("scenario"), "modules")
+    _equal(report, "XDP is native on the card", witness.xdp(card), {"native": admit["id"]})
+    _equal(report, "by a link", witness.link(f"{HOME}/xdp")["prog_id"], admit["id"])
+    _stack(report, card)
     with traffic.counted():
-        for name in ("packets/xdp_admit", "packets/tc_admit"):
-            report.require(
-                f"{name} runs for packets of the network",
-                traffic.rises(f"{HOME}/{name}", lambda: None, 40),
-            )
-    _equal(
-        report,
-        "the cgroup has its program",
-        witness.cgroup(_group(), "cgroup_sock_ops"),
-        [_id("sockets/insert")],
-    )
+        for pin in (f"{HOME}/packets/xdp_admit", f"{STACK}/tc/tc_admit"):
+            ran = traffic.rises(pin, lambda: None, 40)
+            report.require(f"{pin} runs for packets of the network", ran)
     report.require("messages are counted", _messages())
-    _stack(report)
-    report.features |= {"prog_load": "yes", "stack": "yes"}
+    report.features.update(prog_load="yes", stack="yes")
 
 
-def _stack(report: Report) -> None:
-    known = witness.metadata(witness.prog(f"{STACK}/admit"))
-    report.require(
-        "the release is in the kernel",
-        (known.get("stack"), known.get("release")) == ("modules_stack", "first"),
-        known,
-    )
-    _equal(
-        report,
-        "XDP is generic on an interface without a driver",
-        witness.xdp(PLAIN),
-        {"generic": witness.prog(f"{STACK}/admit")["id"]},
-    )
-    egress = witness.cgroup(_group(), "cgroup_inet_egress")
-    _equal(
-        report,
-        "the cgroup's packets meet the stack's program",
-        egress,
-        [witness.prog(f"{STACK}/egress")["id"]],
-    )
-    _equal(
-        report,
-        "the stack's map has its entry",
-        witness.entries(f"{STACK}/maps/refused"),
-        [{"key": 99, "value": 1}],
-    )
+def _stack(report: Report, card: str) -> None:
+    admit = witness.prog(f"{STACK}/packets/admit")
+    known = witness.metadata(admit)
+    released = known.get("stack"), known.get("release")
+    _equal(report, "the release is in the kernel", released, ("modules_stack", "first"))
+    _equal(report, "XDP is generic without a driver", witness.xdp(PLAIN), {"generic": admit["id"]})
+    there = witness.tcx if witness.kernel() >= (6, 6) else witness.filters
+    _equal(report, "tc has its program", there(card, "ingress"), [_id("tc/tc_admit")])
+    for hook, name in (
+        ("cgroup_inet_egress", "packets/egress"),
+        ("cgroup_sock_ops", "sockets/insert"),
+    ):
+        _equal(report, f"the cgroup has its {name}", witness.cgroup(_group(), hook), [_id(name)])
+    entries = witness.entries(f"{STACK}/maps/refused")
+    _equal(report, "the stack's map has its entry", entries, [{"key": 99, "value": 1}])
 
 
 def _equal(report: Report, title: str, found: object, wanted: object) -> None:
     report.require(title, found == wanted, f"{found}, not {wanted}")
 
 
-def _numbers(shown: list[str]) -> list[int]:
-    return [int(each, 16) for each in shown]
-
-
-def _prog(name: str) -> dict[str, Any]:
-    return witness.prog(f"{HOME}/{name}")
-
-
 def _id(name: str) -> int:
-    return int(_prog(name)["id"])
+    return int(witness.prog(f"{STACK}/{name}")["id"])
 
 
 def _messages() -> bool:
     def counted() -> int:
-        return sum(int(each["value"]) for each in witness.entries(f"{HOME}/maps/messages"))
+        return sum(int(each["value"]) for each in witness.entries(f"{STACK}/socket_maps/messages"))
 
     before = counted()
     traffic.talk(_group())
@@ -150,74 +111,34 @@ def _messages() -> bool:
 
 
 def harm(card: str, loads: bool) -> None:
-    """By hand, with bpftool: an entry deleted, and whatever can be detached."""
-    witness.bpftool("map", "delete", "pinned", f"{HOME}/own", "key", "1", "0", "0", "0")
+    """By hand: pins deleted, an entry deleted, and whatever can be detached."""
+    os.unlink(f"{HOME}/own")
     if not loads:
         return
-    witness.bpftool("link", "detach", "pinned", f"{HOME}/xdp")
-    witness.bpftool(
-        "cgroup",
-        "detach",
-        _group(),
-        "sock_ops" if _old_bpftool() else "cgroup_sock_ops",
-        "pinned",
-        f"{HOME}/sockets/insert",
-    )
-    os.unlink(f"{STACK}/egress_link")
-    witness.bpftool("map", "delete", "pinned", f"{STACK}/maps/refused", "key", "99", "0", "0", "0")
     os.unlink(f"{HOME}/packets/tc_refuse")
+    os.unlink(f"{STACK}/egress_link")
+    witness.bpftool("link", "detach", "pinned", f"{HOME}/xdp")
+    hook = ("cgroup_sock_ops", "pinned", f"{STACK}/sockets/insert")
+    witness.bpftool("cgroup", "detach", _group(), *hook)
+    entry = ("key", "99", "0", "0", "0")
+    witness.bpftool("map", "delete", "pinned", f"{STACK}/maps/refused", *entry)
     if witness.kernel() < (6, 6):
         witness.say("tc", "filter", "del", "dev", card, "ingress")
     else:
-        witness.bpftool("link", "detach", "pinned", f"{HOME}/tc")
-
-
-def _old_bpftool() -> bool:
-    return int(witness.say("bpftool", "version").split("v", 1)[1].split(".")[0]) < 7
+        witness.bpftool("link", "detach", "pinned", f"{STACK}/tc_link")
 
 
 def leave(report: Report, card: str, loads: bool) -> None:
-    """Everything away, by the modules themselves."""
-    away: list[tuple[str, dict[str, Any]]] = []
+    """Everything away that the stack has not taken with it, by the modules themselves."""
+    away: list[tuple[str, dict[str, Any]]] = [
+        ("bpf_map_pin", {"pin": "modules/own", "discard_data": True})
+    ]
     if loads:
-        link = {"link": "modules/tc"} if witness.kernel() >= (6, 6) else {}
-        away = [
-            (
-                "cgroup_attach",
-                {
-                    "cgroup": GROUP,
-                    "prog": "modules/sockets/insert",
-                    "attach_type": "cgroup_sock_ops",
-                    "mode": "multi",
-                },
-            ),
-            (
-                "sockmap_attach",
-                {
-                    "map": "modules/maps/sockets",
-                    "prog": "modules/sockets/count",
-                    "link": "modules/messages",
-                    "link_fallback": True,
-                    "drain": "force",
-                },
-            ),
-            (
-                "tc_attach",
-                {
-                    "interface": card,
-                    "direction": "ingress",
-                    "prog": "modules/packets/tc_admit",
-                    **link,
-                },
-            ),
+        away += [
             ("xdp_attach", {"interface": card, "link": "modules/xdp"}),
-            (
-                "bpf_prog",
-                {"pin_dir": "modules/sockets", "pin_maps": "modules/maps", "discard_maps": True},
-            ),
             ("bpf_prog", {"pin_dir": "modules/packets"}),
         ]
-    for module, options in (*away, ("bpf_map_pin", {"pin": "modules/own", "discard_data": True})):
+    for module, options in away:
         report.set_up(f"{module} takes it away", module, {**options, "state": "absent"})
     for name, gone in _leftovers(card).items():
         report.require(name, gone())

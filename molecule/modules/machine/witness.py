@@ -156,13 +156,13 @@ def stable() -> State:
         before = found
 
 
-def pins(top: str) -> Iterator[tuple[str, tuple[int, int]]]:
+def pins(top: str) -> Iterator[tuple[str, list[int]]]:
     """Every pin and directory, with its inode and the time of its last change."""
     for folder, folders, files in os.walk(top):
         for name in (*folders, *files):
             path = os.path.join(folder, name)
             about = os.lstat(path)
-            yield path, (about.st_ino, 0 if name in folders else about.st_mtime_ns)
+            yield path, [about.st_ino, 0 if name in folders else about.st_mtime_ns]
 
 
 def cgroup2() -> str:

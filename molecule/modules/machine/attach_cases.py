@@ -133,11 +133,12 @@ def sockmaps(report: Report, objects: str) -> None:
         "drain": "force",
     }
     has_links = witness.kernel() >= (6, 10)
-    ways: dict[str, dict[str, Any]] = {"directly": base}
     linked = {**base, "link": "modtry/s_link"}
-    ways["by a link, where there are"] = {**linked, "link_fallback": True}
+    ways: dict[str, dict[str, Any]] = {"directly": base}
     if has_links:
         ways["by a link"] = linked
+    else:
+        ways["by a link if there were any"] = {**linked, "link_fallback": True}
     for way, options in ways.items():
         for version in (1, 2):
             report.set_up(

@@ -53,9 +53,6 @@ def xdp(report: Report, card: str) -> None:
     for interface, mode, by_link in (
         (card, "native", True),
         (card, "native", False),
-        (NEAR, "native", True),
-        (NEAR, "generic", True),
-        (PLAIN, "auto", True),
         (PLAIN, "auto", False),
     ):
         _place(report, interface, mode, by_link)

@@ -24,6 +24,11 @@ def bpftool(*words: str) -> Any:
     return json.loads(done.stdout or "[]")
 
 
+def pins(directory: str) -> list[str]:
+    base = f"{PINS}/{directory}"
+    return [entry.path for entry in os.scandir(base)] if os.path.isdir(base) else []
+
+
 def ports() -> list[int]:
     """The policy's ports; bpftool prints the big-endian member of a key as this host reads it."""
     entries = bpftool("map", "dump", "pinned", f"{PINS}/maps/policy_ports")
@@ -33,16 +38,13 @@ def ports() -> list[int]:
 
 def main() -> None:
     group = next(path for path in reversed(GROUPS) if os.path.isdir(path))
-    there = os.path.isdir(PINS)
-    attached = [each for each in bpftool("cgroup", "show", group) if "sockmap" in each["name"]]
+    links = [bpftool("link", "show", "pinned", path) for path in pins("cgroups")]
+    held = [link for link in links if link["cgroup_id"] == os.stat(group).st_ino]
     seen = {
         "release": os.path.basename(os.readlink(CURRENT)) if os.path.islink(CURRENT) else "",
-        "ports": ports() if there else [],
-        "attached": sorted(each["id"] for each in attached),
-        "maps": sorted(
-            bpftool("map", "show", "pinned", entry.path)["id"]
-            for entry in (os.scandir(f"{PINS}/maps") if there else ())
-        ),
+        "ports": ports() if pins("maps") else [],
+        "attached": sorted([link["id"], link["prog_id"]] for link in held),
+        "maps": sorted(bpftool("map", "show", "pinned", path)["id"] for path in pins("maps")),
     }
     print(json.dumps(seen))
 

@@ -163,8 +163,16 @@ def counted() -> dict[str, int]:
     return {name: count for name, count in sums.items() if count}
 
 
+def attached() -> list[int]:
+    """Programs that links hold at the slice. bpftool 7.1's `cgroup show` needs Linux 6.1."""
+    links = [
+        json.loads(run("bpftool", "-j", "link", "show", "pinned", entry.path))
+        for entry in os.scandir(f"{PINS}/cgroups")
+    ]
+    return [link["prog_id"] for link in links if link["cgroup_id"] == os.stat(SLICE).st_ino]
+
+
 def observe() -> dict[str, Any]:
-    attached = json.loads(run("bpftool", "-j", "cgroup", "show", SLICE) or "[]")
     status = subprocess.run(
         ["ebpf-fleet", "--json", "status"], check=False, capture_output=True, text=True
     )
@@ -175,7 +183,7 @@ def observe() -> dict[str, Any]:
         "declared": stack["active"],
         "runs": stack["running"],
         "reason": stack["reason"],
-        "programs": sorted(each["name"] for each in attached),
+        "programs": attached(),
         "ports": ports(),
         "guards": len(guards()),
         "failed": run(

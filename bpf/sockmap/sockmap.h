@@ -58,7 +58,7 @@ struct counters {
 	__u64 draining; /* settings.draining was set */
 	__u64 map_full; /* no room in sockets */
 	__u64 not_inserted; /* the kernel refused it for another reason */
-	__u64 fionread; /* the kernel's FIONREAD does not see redirected bytes */
+	__u64 fionread; /* FIONREAD does not see redirected bytes */
 	/* directions */
 	__u64 paired; /* the first message found the other end in the map */
 	/* directions that went to TCP, why */

@@ -36,6 +36,6 @@ def sources(suites: Iterable[str]) -> str:
 def options() -> Iterator[str]:
     """The host's settings of apt that are needed to use the mirror, as lines of an apt.conf."""
     for line in output("apt-config", "dump").splitlines():
-        name, _, value = line.partition(" ")
+        name, dummy, value = line.partition(" ")
         if name.startswith(OPTIONS) and value != '"";':
             yield line

@@ -54,7 +54,7 @@ def send(interface: str) -> None:
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sender:
         sender.bind((interface, 0))
         frame = b"\xff" * 6 + b"\x02" + bytes(5) + struct.pack("!H", ETHERTYPE) + bytes(46)
-        for _ in range(FRAMES):
+        for dummy in range(FRAMES):
             with contextlib.suppress(OSError):  # ENOBUFS: a program of tc let nothing out
                 sender.send(frame)
 

@@ -203,7 +203,10 @@ def what_is_outside_does_not() -> str:
 
 def bulk_both_ways() -> str:
     contents = os.urandom(8 << 20), os.urandom(8 << 20)
-    with pair() as (client, server), sending(client, contents[0]), sending(server, contents[1]):
+    with contextlib.ExitStack() as stack:
+        client, server = stack.enter_context(pair())
+        stack.enter_context(sending(client, contents[0]))
+        stack.enter_context(sending(server, contents[1]))
         sums: dict[socket.socket, str] = {}
 
         def read(source: socket.socket) -> None:

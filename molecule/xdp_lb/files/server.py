@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -134,13 +133,15 @@ def down(_told: dict[str, Any]) -> None:
     with contextlib.suppress(FileNotFoundError):
         reverse_paths(json.loads((DIRECTORY / "rp_filter").read_text()))
     shutil.rmtree(DIRECTORY, ignore_errors=True)
-    subprocess.run(["nft", "delete", "table", "inet", TABLE], stderr=subprocess.DEVNULL)
+    subprocess.run(
+        ["nft", "delete", "table", "inet", TABLE], stderr=subprocess.DEVNULL, check=False
+    )
     for family, vips in (("-4", "192.0.2.0/24"), ("-6", "2001:db8:77::/64")):  # the client's
         words = ["ip", family, "route", "del", vips]
-        subprocess.run(words, stderr=subprocess.DEVNULL)
+        subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
     # The role's devices are gone; the modules' own, tunl0 and ip6tnl0, go with the modules.
     for module in ("ipip", "ip6_tunnel"):
-        subprocess.run(["modprobe", "-r", module], stderr=subprocess.DEVNULL)
+        subprocess.run(["modprobe", "-r", module], stderr=subprocess.DEVNULL, check=False)
 
 
 class Digest(http.server.BaseHTTPRequestHandler):

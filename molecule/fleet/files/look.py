@@ -38,7 +38,11 @@ def ports() -> list[int]:
 
 def main() -> None:
     group = next(path for path in reversed(GROUPS) if os.path.isdir(path))
-    links = [bpftool("link", "show", "pinned", path) for path in pins("cgroups")]
+    ours = set(pins("cgroups"))
+    # `link show pinned` of bpftool 7.5 fails after its answer
+    links = [
+        link for link in bpftool("-f", "link", "show") if ours.intersection(link.get("pinned", ()))
+    ]
     held = [link for link in links if link["cgroup_id"] == os.stat(group).st_ino]
     seen = {
         "release": os.path.basename(os.readlink(CURRENT)) if os.path.islink(CURRENT) else "",

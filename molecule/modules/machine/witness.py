@@ -49,9 +49,11 @@ def metadata(program: dict[str, Any]) -> dict[str, str]:
 
 
 def link(pin: str) -> dict[str, Any]:
-    """The link at a pin."""
-    found = bpftool("link", "show", "pinned", pin)
-    return dict(found[0] if isinstance(found, list) else found)
+    """The link at a pin. Of all links, as `link show pinned` of bpftool 7.5 fails after its answer."""
+    (found,) = (
+        each for each in bpftool("--bpffs", "link", "show") if pin in each.get("pinned", ())
+    )
+    return dict(found)
 
 
 def cgroup(path: str, hook: str) -> list[int]:

@@ -164,12 +164,16 @@ def counted() -> dict[str, int]:
 
 
 def attached() -> list[int]:
-    """Programs that links hold at the slice. bpftool 7.1's `cgroup show` needs Linux 6.1."""
-    links = [
-        json.loads(run("bpftool", "-j", "link", "show", "pinned", entry.path))
-        for entry in os.scandir(f"{PINS}/cgroups")
+    """Programs that links hold at the slice.
+
+    `cgroup show` of bpftool 7.1 needs Linux 6.1, and `link show pinned` of 7.5 fails after its answer.
+    """
+    ours = {entry.path for entry in os.scandir(f"{PINS}/cgroups")}
+    return [
+        link["prog_id"]
+        for link in json.loads(run("bpftool", "-jf", "link", "show"))
+        if ours.intersection(link.get("pinned", ())) and link["cgroup_id"] == os.stat(SLICE).st_ino
     ]
-    return [link["prog_id"] for link in links if link["cgroup_id"] == os.stat(SLICE).st_ino]
 
 
 def observe() -> dict[str, Any]:

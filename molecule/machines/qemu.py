@@ -70,8 +70,9 @@ def kernel_command_line(run: Run, machine: Machine) -> str:
             "mitigations=off nokaslr",  # neither is worth its time here
             # On a busy host the processors stand still for seconds: nothing is to panic about that.
             "no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1",
-            # Without cmpxchg16b, see above, BPF programs get no memory for a socket's storage on Linux 7.x, since
-            # kmalloc_nolock() has none, unless the caches are debugged. Kernels before 6.9 call this otherwise.
+            # Without cmpxchg16b, see above, BPF programs get no memory for a socket's storage on
+            # Linux 7.x, since kmalloc_nolock() has none, unless the caches are debugged. Kernels
+            # before 6.9 call this otherwise.
             "slab_debug=F,kmalloc-*",
             "systemd.show_status=error systemd.ssh_auto=no systemd.condition-needs-update=no",
             f"systemd.hostname={machine.name.replace('_', '-')} systemd.machine_id={identity}",

@@ -49,7 +49,7 @@ def metadata(program: dict[str, Any]) -> dict[str, str]:
 
 
 def link(pin: str) -> dict[str, Any]:
-    """The link at a pin. Of all links, as `link show pinned` of bpftool 7.5 fails after its answer."""
+    """The link at a pin; of all, as `link show pinned` of bpftool 7.5 fails after its answer."""
     (found,) = (
         each for each in bpftool("--bpffs", "link", "show") if pin in each.get("pinned", ())
     )

@@ -166,7 +166,7 @@ def counted() -> dict[str, int]:
 def attached() -> list[int]:
     """Programs that links hold at the slice.
 
-    `cgroup show` of bpftool 7.1 needs Linux 6.1, and `link show pinned` of 7.5 fails after its answer.
+    `cgroup show` of bpftool 7.1 needs Linux 6.1; `link show pinned` of 7.5 fails after its answer.
     """
     ours = {entry.path for entry in os.scandir(f"{PINS}/cgroups")}
     return [

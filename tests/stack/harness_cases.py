@@ -258,6 +258,11 @@ def _why_tolerated(made: Run, step: Step, fault: Fault) -> str:
     """Why this fault may make no difference, "" when it may not."""
     if fault.what == "EINTR":
         return "tried again"
+    if (step.call, fault.what) in (
+        ("bpf PROG_QUERY", "ENOSPC"),
+        ("bpf MAP_LOOKUP_BATCH", "ENOSPC"),
+    ):
+        return "asked again with more room"
     planning = next((each.address for each in made.steps if each.call == "unshare"), END)
     if step.address < planning:
         return "a first look, repeated by the plan"

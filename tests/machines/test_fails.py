@@ -29,12 +29,12 @@ LIAR = """
 
 def test_a_module_that_does_nothing_is_noticed_by_verify(copy: Checkout) -> None:
     copy.break_file(
-        "plugins/modules/tc_attach.py", "\n    front.run(module, tc, tc.desired)\n", LIAR
+        "plugins/modules/xdp_attach.py", "\n    front.run(module, xdp, xdp.desired)\n", LIAR
     )
     done = copy.run("modules")
     assert done.returncode == 1, done.stdout
     assert "modules on trixie: failed in verify" in done.stdout, done.stdout
-    assert "tc has its program" in done.stdout
+    assert "XDP is native on the card" in done.stdout
     assert checkout.traces() == []
 
 

@@ -132,7 +132,7 @@ def table(matrix: Matrix, support: Support) -> str:
             if cell is None:
                 why = reason(matrix, feature, name)
                 reasons += [] if why in reasons else [why]
-                cell = f"no ({reasons.index(why) + 1})"
+                cell = f"({reasons.index(why) + 1})"
             cells.append(cell)
         rows.append(cells)
     lines = ["| " + " | ".join(row) + " |" for row in rows]

@@ -23,7 +23,7 @@ import figures
 import plays
 import pytest
 from layout import HOSTS, LAB, SSH_CONFIG, WEB, Host
-from witness import NONE, lab, must, on, traces
+from witness import NOBODY, NONE, lab, must, on, traces
 
 # Requests over connections that stay open, until told to stop; the first that fails ends it.
 TRAFFIC = """
@@ -164,7 +164,7 @@ def test_an_up_killed_at_any_point_leaves_what_up_and_down_can_handle(seconds: f
 
 
 def test_it_refuses_clearly() -> None:
-    nobody = lab("up", user=65534, group=65534, extra_groups=[])
+    nobody = lab("up", through=NOBODY)
     assert nobody.returncode == 1
     assert "run it as root" in nobody.stderr
     toolless = lab("up", env={"PATH": "/nonexistent"})

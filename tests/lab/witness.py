@@ -50,8 +50,17 @@ def out(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def lab(command: str, **options: object) -> subprocess.CompletedProcess[str]:
-    arguments = [sys.executable, str(LAB / "lab.py"), command]
+# Somebody who is not root, and reads a checkout wherever it is.
+NOBODY = (
+    *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+    *("--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"),
+)
+
+
+def lab(
+    command: str, through: tuple[str, ...] = (), **options: object
+) -> subprocess.CompletedProcess[str]:
+    arguments = [*through, sys.executable, str(LAB / "lab.py"), command]
     return subprocess.run(arguments, check=False, capture_output=True, text=True, **options)  # type: ignore[call-overload,no-any-return]
 
 

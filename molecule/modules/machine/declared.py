@@ -150,7 +150,9 @@ def leave(report: Report, card: str, loads: bool) -> None:
 
 def _leftovers(card: str) -> dict[str, Callable[[], bool]]:
     return {
-        "nothing is pinned": lambda: not os.path.exists(HOME) and not os.path.exists(STACK),
+        "nothing is pinned": lambda: (
+            not any(files for home in (HOME, STACK) for _place, _names, files in os.walk(home))
+        ),
         "no XDP program is left": lambda: not witness.xdp(card) and not witness.xdp(PLAIN),
         "no tc program is left": lambda: not witness.filters(card, "ingress"),
         "no program of a cgroup is left": lambda: not any(_whole()["hooks"].values()),

@@ -147,6 +147,7 @@ def _accelerated(report: Report, objects: str) -> None:
         "pin_dir": "modtry/a",
         "pin_maps": "modtry/a/maps",
         "map_max_entries": {"sockets": 1024, "peers": 1024},
+        "constants": {"without_fionread": 1},  # the probe does not ask FIONREAD
         "remote_src": True,
     }
     message = {

@@ -25,7 +25,8 @@ Command = tuple[str, ...]
 class Part:
     """One check. The timeout is in seconds.
 
-    `alone`: it wants the machine for itself; `always`: the others need what it makes.
+    `alone`: it wants the machine for itself; `always`: the others need what it makes; `named`: it
+    runs only when it is named.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Part:
     timeout: int = 300
     alone: bool = False
     always: bool = False
+    named: bool = False
     env: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -101,13 +103,14 @@ def count_integration(_part: Part, output: str, succeeded: bool) -> Count:
 FULL = os.environ.get("STACK_FAULTS") == "all"
 
 
-def pytest(name: str, what: str, timeout: int) -> Part:
-    """tests/NAME with pytest; no plugin of the environment may take part."""
+def pytest(name: str, what: str, timeout: int, *files: str) -> Part:
+    """tests/NAME with pytest, or these files; no plugin of the environment may take part."""
     report = f"--junit-xml={CACHE / f'{name}-results' / 'pytest.xml'}"
+    chosen = files or (f"tests/{name}",)
     return Part(
         name=name,
         what=what,
-        commands=(("python", "-m", "pytest", report, f"tests/{name}"),),
+        commands=(("python", "-m", "pytest", report, *chosen),),
         count=count_junit,
         timeout=timeout,
         alone=True,
@@ -122,7 +125,7 @@ def machines() -> Part:
     """
     part = pytest("machines", "a sample of make molecule", timeout=2700)
     sample = ("python", "molecule/run.py", "--sample", "--junit", str(part.results / "sample.xml"))
-    return replace(part, commands=(sample, *part.commands))
+    return replace(part, commands=(sample, *part.commands), named=True)
 
 
 PARTS = (
@@ -189,5 +192,11 @@ PARTS = (
     pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
     pytest("metrics", "what a host tells Prometheus, and that it alerts", timeout=300),
     pytest("lab", "make lab from end to end", timeout=900),
+    pytest(
+        "scenarios",
+        "that `make molecule` refuses what it should, without a machine",
+        300,
+        *("tests/machines/test_judged.py", "tests/machines/test_refused.py"),
+    ),
     machines(),
 )

@@ -218,10 +218,8 @@ def bulk_both_ways() -> str:
         for reader in readers:
             reader.join(2 * PATIENCE)
         for end, content in zip((server, client), contents):
-            require(
-                sums.get(end) == hashlib.sha256(content).hexdigest(),
-                "a stream is wrong",
-            )
+            digest = hashlib.sha256(content).hexdigest()
+            require(sums.get(end) == digest, "a stream is wrong")
     return "16 MiB"
 
 

@@ -120,25 +120,15 @@ attributes:
       - The program is compiled and verified, and runs nowhere. What would be attached is in
         RV(probes).
     support: full
-  diff_mode:
-    description: There is nothing to show, as nothing changes.
-    support: N/A
   idempotent:
     description:
       - Never changed, as a trace leaves the host as it was. What it returns is another observation
         each time.
     support: full
-  platform:
-    description: The systems this runs on.
-    support: full
-    platforms: linux
 requirements:
-  - Linux 5.10 or later, root
-  - Python 3.9 or later on the target
   - BCC for that Python (Debian, C(python3-bpfcc)) and the headers of the running kernel; the role
     P(ebpf.fleet.host#role) installs both with C(host_bcc=true)
-author:
-  - The ebpf.fleet authors (@ebpf-fleet)
+extends_documentation_fragment: [ebpf.fleet.common.reads]
 notes:
   - BCC takes some seconds to compile, and 100 to 200 MB of memory while it runs.
   - Without C(/lib/modules/RELEASE/build) BCC uses C(/sys/kernel/kheaders.tar.xz) where the kernel

@@ -36,23 +36,12 @@ attributes:
   check_mode:
     description: Does the same.
     support: full
-  diff_mode:
-    description: There is nothing to show, as nothing changes.
-    support: N/A
   idempotent:
     description:
       - Never changed, as it leaves the host as it was. What it returns is another observation each
         time.
     support: full
-  platform:
-    description: The systems this runs on.
-    support: full
-    platforms: linux
-requirements:
-  - Linux 5.10 or later, root
-  - Python 3.9 or later on the target
-author:
-  - The ebpf.fleet authors (@ebpf-fleet)
+extends_documentation_fragment: [ebpf.fleet.common.reads]
 notes:
   - One reader at a time. Another program that reads the ring buffer takes events away.
   - A SIGINT to the module's process ends it early, with all that it has.

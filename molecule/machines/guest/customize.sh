@@ -43,7 +43,7 @@ inside systemctl mask --quiet \
     sys-kernel-config.mount dev-hugepages.mount systemd-journal-flush.service \
     systemd-random-seed.service systemd-update-utmp.service systemd-update-utmp-runlevel.service \
     systemd-timesyncd.service systemd-networkd.service systemd-resolved.service networking.service
-for service in nginx iperf3 nftables rsync; do
+for service in nginx iperf3 nftables rsync prometheus prometheus-node-exporter; do
     if [ -e "$root/lib/systemd/system/$service.service" ]; then inside systemctl disable --quiet "$service.service"; fi
 done
 inside systemctl enable --quiet machine.service ssh.service

@@ -18,6 +18,7 @@
 #define SK_USER_DATA_FLAGS 7ULL
 #define MAX_SLEEPERS	   8
 #define MAX_STACK	   (16 * 1024)
+#define MAX_LOCK_READS	   128
 #define O_NONBLOCK	   04000
 
 static __always_inline int is_still(__u64 sk, __u64 cookie)
@@ -124,24 +125,36 @@ static __always_inline int sleepers(__u64 sk)
 	return found;
 }
 
+static __always_inline int is_locked(__u64 sk)
+{
+	struct sock *sock = (struct sock *)sk;
+
+	return BPF_CORE_READ(sock, sk_lock.owned);
+}
+
 /*
  * Did a thread fall asleep in recv() before the socket was in the map? It waits
  * inside plain TCP, where redirected bytes do not wake it. A thread that came
- * later holds a reference to the psock.
+ * later holds a reference to the psock. One that owns the lock is awake, unless
+ * it lies down this very moment: then it is in the queue and has the lock for
+ * some nanoseconds more.
  */
 static __always_inline int has_early_reader(__u64 sk, __u64 psock)
 {
 	struct sk_psock *queue = (struct sk_psock *)psock;
-	struct sock *sock = (struct sock *)sk;
-	int later;
+	int asleep, later;
 
 	if (!psock || is_nonblocking(sk))
 		return 0;
+	for (int i = 0; i < MAX_LOCK_READS; i++)
+		if (!is_locked(sk))
+			break;
+	/* in this order: who sleeps has a reference by then */
+	asleep = sleepers(sk);
 	later = BPF_CORE_READ(queue, refcnt.refs.counter) - 1;
-	/* the owner of the lock is awake */
-	if (BPF_CORE_READ(sock, sk_lock.owned))
+	if (is_locked(sk))
 		later--;
-	return sleepers(sk) > (later > 0 ? later : 0);
+	return asleep > (later > 0 ? later : 0);
 }
 
 static __always_inline __u64 receive_memory(__u64 sk)

@@ -76,6 +76,8 @@ def group() -> Iterator[Path]:
 def plane(bpffs: Path, group: Path) -> Iterator[dataplane.Accelerator]:
     with dataplane.accelerator(bpffs / "sockmap", group) as attached:
         yield attached
+        # pytest shows it when the test failed
+        print({name: number for name, number in attached.counters().items() if number})
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import counting
+import failures
 import leftovers
 from counting import Count
 from parts import CACHE, PARTS, ROOT, Part, environment
@@ -163,6 +164,15 @@ def check_leftovers(before: set[str]) -> Outcome:
     return outcome
 
 
+def say_failures(outcomes: list[Outcome]) -> None:
+    """What failed, by name; all of a part's output is in its log."""
+    for part in (outcome.part for outcome in outcomes if outcome.count.failed):
+        if log_path(part).exists():
+            output = log_path(part).read_text(errors="replace")
+            say(f"\n== failed in {part.name}")
+            say("\n".join(failures.of(sorted(part.results.glob("*.xml")), output)))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Run the checks; without names, all of them.")
     parser.add_argument(
@@ -196,6 +206,7 @@ def run_and_report(parts: list[Part]) -> int:
     say("\n== summary")
     for outcome in outcomes:
         say(outcome.line)
+    say_failures(outcomes)
     say(f"{time.monotonic() - start:.0f} s in all; static parts run two at a time")
     total = sum((outcome.count for outcome in outcomes), Count())
     say(f"{total}")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a backend offers besides nginx. Run as `service.py NAME`; prints "ready", then serves until it is killed.
 
+What datagrams answer, molecule/xdp_lb has on its machines, too.
+
 UDP 53      a question is answered by the backend's name and the question, from the address it was sent to
 TCP 7000    every line is answered by the backend's name and the line: for connections that live long
 TCP 7001    reads until the client has sent all, then answers the backend's name and the data's SHA-256
@@ -9,6 +11,7 @@ TCP 7001    reads until the client has sent all, then answers the backend's name
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import socket
 import struct
@@ -44,7 +47,7 @@ async def upload(name: bytes, reader: asyncio.StreamReader, writer: asyncio.Stre
         writer.close()
 
 
-def answer(name: bytes, family: int) -> None:
+def answer(name: bytes, family: int, port: int = DNS) -> None:
     """Answers datagrams of one family from the address that each was sent to."""
     with socket.socket(family, socket.SOCK_DGRAM) as server:
         if family == socket.AF_INET:
@@ -52,7 +55,7 @@ def answer(name: bytes, family: int) -> None:
         else:
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        server.bind(("", DNS))
+        server.bind(("", port))
         while True:
             question, ancillary, _flags, client = server.recvmsg(65535, ANCILLARY)
             level, kind, data = ancillary[0]
@@ -60,7 +63,8 @@ def answer(name: bytes, family: int) -> None:
                 data = struct.pack("=I4s4x", 0, data[8:12])
             else:  # struct in6_pktinfo: the answer leaves where the route leads
                 data = data[:16] + bytes(4)
-            server.sendmsg([name + b" " + question], [(level, kind, data)], 0, client)
+            with contextlib.suppress(OSError):  # the address may be gone meanwhile
+                server.sendmsg([name + b" " + question], [(level, kind, data)], 0, client)
 
 
 async def serve(name: bytes) -> None:

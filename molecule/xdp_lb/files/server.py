@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ebpf.fleet authors
 # GNU General Public License v3.0+ (see LICENSES/GPL-3.0-or-later.txt or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a machine serves, and the counters of what reaches it. Needs Python 3.9 alone.
+"""What a machine serves, and the counters of what reaches it. Needs Python 3.9, and service.py.
 
 server.py up TOLD     nginx and the service below run, the kernel counts, reverse paths are checked
 server.py down TOLD   none of it
@@ -18,7 +18,6 @@ import json
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -34,8 +33,6 @@ CONF = Path("/proc/sys/net/ipv4/conf")
 SITE = Path("/etc/nginx/conf.d/xdp_lb.conf")
 UNIT = "xdp-lb-lines"
 TABLE = "xdp_lb_witness"
-IP_PKTINFO = 8  # linux/in.h
-ANCILLARY = 128
 
 NGINX = """
 server {{
@@ -159,31 +156,13 @@ class Digest(http.server.BaseHTTPRequestHandler):
         """Says nothing."""
 
 
-def answer(name: bytes, family: int, port: int) -> None:
-    """Answers datagrams of one family from the address that each was sent to."""
-    with socket.socket(family, socket.SOCK_DGRAM) as server:
-        if family == socket.AF_INET:
-            server.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        else:
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        server.bind(("", port))
-        while True:
-            question, ancillary, _flags, client = server.recvmsg(65535, ANCILLARY)
-            level, kind, data = ancillary[0]
-            if family == socket.AF_INET:  # struct in_pktinfo: where it was sent to comes last
-                data = struct.pack("=I4s4x", 0, data[8:12])
-            else:  # struct in6_pktinfo: the answer leaves where the route leads
-                data = data[:16] + bytes(4)
-            with contextlib.suppress(OSError):  # the address may be gone meanwhile
-                server.sendmsg([name + b" " + question], [(level, kind, data)], 0, client)
-
-
 def serve(name: str) -> None:
+    import service  # tests/balancer/service.py, which prepare.yml puts beside this file
+
     for family in (socket.AF_INET, socket.AF_INET6):
         for port in (LINES, LINES_INSIDE):
             arguments = (name.encode(), family, port)
-            threading.Thread(target=answer, args=arguments, daemon=True).start()
+            threading.Thread(target=service.answer, args=arguments, daemon=True).start()
     http.server.ThreadingHTTPServer(("127.0.0.1", DIGESTS), Digest).serve_forever()
 
 

@@ -36,6 +36,8 @@ SEQUENCE = (
     Action("verify again", "verify"),
     Action("cleanup", "cleanup"),
 )
+# That of molecule/sample.yml.
+SAMPLE = tuple(action for action in SEQUENCE if action.name not in ("check", "idempotence"))
 
 
 @dataclass(frozen=True)
@@ -82,21 +84,29 @@ def read(file: Path) -> list[Record]:
     return found
 
 
-def steps(records: list[Record], scenario: str) -> list[tuple[Action, Record]]:
+def steps(
+    records: list[Record], scenario: str, sequence: tuple[Action, ...]
+) -> list[tuple[Action, Record]]:
     """A scenario's last run: its records and which action each is, while they are in order."""
     mine = [record for record in records if record.scenario == scenario]
-    begins = [at for at, record in enumerate(mine) if record.playbook == SEQUENCE[0].playbook]
+    begins = [at for at, record in enumerate(mine) if record.playbook == sequence[0].playbook]
     found = []
-    for action, record in zip(SEQUENCE, mine[begins[-1] :] if begins else []):
+    for action, record in zip(sequence, mine[begins[-1] :] if begins else []):
         if (record.playbook, record.check) != (action.playbook, action.check):
             break
         found.append((action, record))
     return found
 
 
-def judge(matrix: Matrix, scenario: Scenario, machine: str, records: list[Record]) -> str:
+def judge(
+    matrix: Matrix,
+    scenario: Scenario,
+    machine: str,
+    records: list[Record],
+    sequence: tuple[Action, ...] = SEQUENCE,
+) -> str:
     """`passed`, or what keeps this machine from having passed the scenario."""
-    taken = steps(records, scenario.name)
+    taken = steps(records, scenario.name, sequence)
     for action, record in taken:
         counts = record.hosts.get(machine)
         if counts is None:
@@ -108,8 +118,8 @@ def judge(matrix: Matrix, scenario: Scenario, machine: str, records: list[Record
             return f"failed in {action.name}"
         if action.name == "idempotence" and counts["changed"]:
             return "failed in idempotence: a second run changes something"
-    if len(taken) < len(SEQUENCE):
-        return f"{SEQUENCE[len(taken)].name} did not run"
+    if len(taken) < len(sequence):
+        return f"{sequence[len(taken)].name} did not run"
     missing = missing_features(matrix, scenario, machine, taken)
     return f"did not prove {', '.join(missing)}" if missing else PASSED
 
@@ -141,6 +151,7 @@ def verdicts(
     scenarios: list[Scenario],
     places: dict[str, tuple[str, ...]],
     records: list[Record],
+    sequence: tuple[Action, ...],
 ) -> list[Verdict]:
     """One verdict for each of these scenarios on each machine that it has in `places`."""
     found = []
@@ -149,7 +160,7 @@ def verdicts(
         if not machines:
             found.append(Verdict(scenario.name, "-", "no hosts"))
         for machine in machines:
-            why = judge(matrix, scenario, machine, records)
+            why = judge(matrix, scenario, machine, records, sequence)
             found.append(Verdict(scenario.name, machine, why))
     return found
 
@@ -172,14 +183,16 @@ def junit(found: list[Verdict], file: Path) -> None:
     ElementTree.ElementTree(suite).write(file, encoding="unicode")
 
 
-def times(records: list[Record], scenarios: list[Scenario]) -> list[str]:
+def times(
+    records: list[Record], scenarios: list[Scenario], sequence: tuple[Action, ...]
+) -> list[str]:
     """A table of seconds: scenarios by action."""
-    header = ["seconds", *(action.name for action in SEQUENCE), "in all"]
+    header = ["seconds", *(action.name for action in sequence), "in all"]
     rows = [header]
     for scenario in scenarios:
-        taken = steps(records, scenario.name)
+        taken = steps(records, scenario.name, sequence)
         took = [f"{record.seconds:.0f}" for _action, record in taken]
-        took += ["-"] * (len(SEQUENCE) - len(taken))
+        took += ["-"] * (len(sequence) - len(taken))
         total = f"{taken[-1][1].ended - taken[0][1].began:.0f}" if taken else "-"
         rows.append([scenario.name, *took, total])
     return aligned(rows)

@@ -32,7 +32,7 @@ from types import FrameType
 import results
 import scenarios
 import support
-from results import Verdict
+from results import Action, Verdict
 from scenarios import Matrix, Scenario
 
 HERE = Path(__file__).resolve().parent
@@ -61,10 +61,16 @@ class Run:
     def log(self) -> Path:
         return self.directory / "molecule.log"
 
+    @property
+    def sequence(self) -> tuple[Action, ...]:
+        """The steps of each scenario; the sample leaves out two of them."""
+        return results.SAMPLE if self.sample else results.SEQUENCE
+
     def verdicts(self) -> list[Verdict]:
         """What came of every scenario on every machine that it was to run on."""
         places = {each.name: each.on(self.booted, sample=self.sample) for each in self.scenarios}
-        return results.verdicts(self.matrix, self.scenarios, places, results.read(self.record))
+        records = results.read(self.record)
+        return results.verdicts(self.matrix, self.scenarios, places, records, self.sequence)
 
 
 def say(text: str) -> None:
@@ -114,7 +120,10 @@ def environment(run: Run) -> dict[str, str]:
 
 def molecule(run: Run, scenarios: list[Scenario]) -> int:
     """`molecule test` of these scenarios; its status. Each step is reported as it ends."""
-    command = [str(VENV / "molecule"), "-c", "molecule/config.yml", "test"]
+    configs = ["config.yml", "sample.yml"] if run.sample else ["config.yml"]
+    command = [str(VENV / "molecule")]
+    command += [word for name in configs for word in ("--base-config", f"molecule/{name}")]
+    command.append("test")
     if len(scenarios) == len(run.matrix.scenarios):
         command.append("--all")
     else:
@@ -233,7 +242,7 @@ def report(run: Run, found: list[Verdict], seconds: float) -> None:
         took = [record.seconds for record in records if record.playbook == name]
         if took:
             say(f"{name}: {' + '.join(f'{each:.0f}' for each in took)} s")
-    say("\n" + "\n".join(results.times(records, run.scenarios)))
+    say("\n" + "\n".join(results.times(records, run.scenarios, run.sequence)))
     say("\n" + "\n".join(results.passes(run.matrix, found)))
     if run.sample:
         say("\nleft to `make molecule`: " + "; ".join(left_out(run)))

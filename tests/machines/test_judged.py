@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from results import PASSED, SEQUENCE, Record, judge
+from results import PASSED, SAMPLE, SEQUENCE, Record, judge
 from scenarios import Feature, Matrix, Scenario
 
 SCENARIO = Scenario("one", "", {"hosts": ("a", "b")}, {}, (), together=False)
@@ -36,6 +36,13 @@ def at(name: str) -> int:
 
 def test_a_run_that_is_well_passes() -> None:
     assert judge(MATRIX, SCENARIO, "a", records()) == PASSED
+
+
+def test_the_sample_has_a_sequence_of_its_own() -> None:
+    short = [record for action, record in zip(SEQUENCE, records()) if action in SAMPLE]
+    assert judge(MATRIX, SCENARIO, "a", short, SAMPLE) == PASSED
+    assert judge(MATRIX, SCENARIO, "a", short[:-1], SAMPLE) == "cleanup did not run"
+    assert judge(MATRIX, SCENARIO, "a", short) == "check did not run"
 
 
 def test_an_earlier_run_does_not_count() -> None:

@@ -167,6 +167,12 @@ def bpftool(*arguments: str) -> Any:
     return json.loads(done.stdout.strip() or "null")
 
 
+def links() -> list[dict[str, Any]]:
+    """Those to the control group; `cgroup show` of bpftool 7.1 needs Linux 6.1."""
+    here = cgroup().stat().st_ino
+    return [link for link in bpftool("link", "show") or [] if link.get("cgroup_id") == here]
+
+
 def redirected() -> int:
     """Bytes that skipped the stack, of the data plane's counters."""
     dumped = bpftool("map", "dump", "pinned", str(PINS / "maps/counters"))
@@ -180,8 +186,7 @@ def runs(*expected: str) -> None:
     objects = dict(zip(expected[::2], expected[1::2]))
     require(release in objects, f"{release} is the current release, expected was one of {objects}")
     sha256 = objects[release]
-    attached = bpftool("cgroup", "show", str(cgroup()))
-    ids = [program["id"] for program in attached if program["attach_type"].endswith("sock_ops")]
+    ids = [link["prog_id"] for link in links() if link["attach_type"].endswith("sock_ops")]
     pinned = bpftool("prog", "show", "pinned", str(PINS / "sockmap_establish"))
     require(ids == [pinned["id"]], f"attached are {ids}, pinned is {pinned['id']}")
     known = pinned.get("metadata", {})
@@ -199,7 +204,7 @@ def gone() -> None:
     left = [one for one in programs if one.get("metadata", {}).get("owner") == "ebpf.fleet"]
     require(not left, f"programs are left: {left}")
     require(not PINS.exists(), f"{PINS} is left")
-    require(bpftool("cgroup", "show", str(cgroup())) in ([], None), "something is attached")
+    require(not links(), f"something is attached: {links()}")
     some_requests()
 
 

@@ -9,7 +9,7 @@
  * any), ONLY_FAILED (1: only calls that fail).
  */
 #define COMM_SIZE 16
-#define PATH_SIZE 4096
+#define PATH_SIZE 4096 /* a power of two */
 
 struct call {
 	u64 path; /* in user space */
@@ -94,10 +94,12 @@ static inline int end(void *context, long result)
 	bpf_get_current_comm(opened->process, sizeof(opened->process));
 	size = bpf_probe_read_user_str(opened->path, PATH_SIZE,
 				       (void *)call->path);
-	if (size < 1)
+	if (size < 1) {
 		opened->path[0] = 0;
-	if (size < 1 || size > PATH_SIZE)
 		size = 1;
+	}
+	/* It is from 1 to PATH_SIZE, which older verifiers see only so. */
+	size = ((size - 1) & (PATH_SIZE - 1)) + 1;
 	if (opens.perf_submit(context, opened,
 			      sizeof(*opened) - PATH_SIZE + size))
 		lose();

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -47,15 +48,21 @@ def program(dropped: int) -> None:
     require(_verdict(0x0800) == XDP_PASS, "another is passed", "IPv4")
     after = _seen(shown)
     require(after[0] == before[0] + 2, "both were counted", (before, after))
-    major, minor, patch = (
-        int(part) for part in os.uname().release.split("-")[0].split("+")[0].split(".")
-    )
-    version = (major << 16) + (minor << 8) + min(patch, 255)
+    version = _version(os.uname().version)
     require(
         after[1] == version,
         "the headers were those of the running kernel",
         (hex(after[1]), hex(version)),
     )
+
+
+def _version(text: str) -> int:
+    """LINUX_VERSION_CODE of what `uname -v` says; Debian's release has not always the last part."""
+    found = re.search(r"Debian (\d+)\.(\d+)\.(\d+)", text)
+    if not found:
+        raise SystemExit(f"what version is this: {text}")
+    major, minor, patch = (int(part) for part in found.groups())
+    return (major << 16) + (minor << 8) + min(patch, 255)
 
 
 def _verdict(ethertype: int) -> int:

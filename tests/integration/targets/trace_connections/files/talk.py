@@ -103,7 +103,8 @@ def main(maps: str, cgroup: str, port: str) -> None:
             connect(where, talks=talks)
     for reader in readers(maps):
         if reader != os.getpid():
-            os.kill(reader, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it ends with the other of its trace
+                os.kill(reader, signal.SIGINT)
     print(
         json.dumps(
             {

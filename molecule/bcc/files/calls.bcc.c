@@ -25,8 +25,11 @@ BPF_PERCPU_HASH(returns, u32, u64);
 int kretprobe__do_sys_openat2(struct pt_regs *ctx)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u64 zero = 0;
+	u64 *count = returns.lookup_or_try_init(&pid, &zero);
 
-	returns.increment(pid);
+	if (count)
+		(*count)++;
 	return 0;
 }
 

@@ -36,10 +36,10 @@ class Checkout:
             **more,
         }
 
-    def run(self, *scenarios: str, machines: str = "trixie") -> subprocess.CompletedProcess[str]:
-        """`make molecule` of these scenarios, in the copy."""
+    def run(self, *words: str, machines: str = "trixie") -> subprocess.CompletedProcess[str]:
+        """What `make molecule` runs, with these words, in the copy."""
         return subprocess.run(
-            [self.root / ".venv/bin/python", "molecule/run.py", *scenarios],
+            [self.root / ".venv/bin/python", "molecule/run.py", *words],
             cwd=self.root,
             env=self.environment(EBPF_FLEET_MACHINES=machines),
             stdin=subprocess.DEVNULL,

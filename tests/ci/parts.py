@@ -192,6 +192,7 @@ PARTS = (
     pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
     pytest("metrics", "what a host tells Prometheus, and that it alerts", timeout=300),
     pytest("lab", "make lab from end to end", timeout=900),
+    pytest("report", "the report of a fleet, in a browser that clicks through it", timeout=600),
     pytest(
         "scenarios",
         "that `make molecule` refuses what it should, without a machine",

@@ -14,7 +14,7 @@ LAB = Path(__file__).resolve().parent
 REPOSITORY = LAB.parents[1]
 FILES = LAB / "files"
 
-# Which lab: "lab", or "rollout", "metrics" or "bench", which have other hosts, and can be up at the same time.
+# Which lab: "lab", or "rollout", "metrics", "report" or "bench", which have other hosts, and can be up at the same time.
 WHICH = os.environ.get("EBPF_FLEET_LAB", "lab")
 
 # Everything the lab has on this machine is below STATE, or in the cgroup of the same name.
@@ -30,6 +30,7 @@ CONTROLLER_NETNS = STATE / "controller.netns"
 ROUTER_NETNS = STATE / "router.netns"
 FABRIC_READY = STATE / "fabric.ready"
 PASS_OBJECT = STATE / "pass.o"
+FIGURES = STATE / "figures.json"
 
 IPV4_PREFIX = 24
 IPV6_PREFIX = 64
@@ -129,7 +130,7 @@ BACKENDS = tuple(Host(f"backend{number}", 30 + number, Kind.BACKEND) for number 
 CLIENTS = (Host("client1", 41, Kind.CLIENT),)
 LIGHT = tuple(Host(f"app{number:02d}", 10 + number, Kind.LIGHT) for number in range(1, 13))
 MANY = tuple(Host(f"host{number:02d}", 10 + number, Kind.LIGHT) for number in range(1, 51))
-HOSTS = {"rollout": LIGHT, "metrics": LIGHT[:1], "bench": MANY}.get(
+HOSTS = {"rollout": LIGHT, "metrics": LIGHT[:1], "report": LIGHT[:2], "bench": MANY}.get(
     WHICH, WEB + BALANCERS + BACKENDS + CLIENTS
 )
 # Whether the lab has balancers, a router in front of them, and clients behind it.

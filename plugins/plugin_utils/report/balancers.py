@@ -108,9 +108,10 @@ def _service(
     names: Mapping[str, str],
 ) -> Service:
     by_backend: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for _host, service in told:
+    for host, service in told:
         for each in service["backends"]:
-            by_backend.setdefault((str(each["address"]), int(each["port"])), []).append(each)
+            place_there = str(each["address"]), int(each["port"])
+            by_backend.setdefault(place_there, []).append({**each, "host": host})
     opened = sum(_sum(each, "connections") for each in by_backend.values())
     slots = sum(int(each["slots"]) for parts in by_backend.values() for each in parts)
     shares = [
@@ -150,10 +151,15 @@ def _sum(parts: Sequence[Mapping[str, Any]], counter: str) -> int:
 
 
 def _state(parts: Sequence[Mapping[str, Any]]) -> str:
-    """What the balancers say of it, each word once."""
-    words = [str(each["state"]) for each in parts if each["state"] != "active"]
-    words += [str(each["health"]) for each in parts if each["health"] != "unknown"]
-    return " and ".join(dict.fromkeys(words)) or "not checked"
+    """What the balancers say of it: what is wrong first, and who says it where not all do."""
+    said: dict[str, list[str]] = {}
+    for each in parts:
+        word = str(each["health"] if each["state"] == "active" else each["state"])
+        said.setdefault("not checked" if word == "unknown" else word, []).append(each["host"])
+    if len(said) == 1:
+        return next(iter(said))
+    order = sorted(said, key=lambda word: word == "up")
+    return f"{order[0]} on {', '.join(said[order[0]])}"
 
 
 def flows(hosts: Sequence[Host]) -> list[Flow]:

@@ -100,8 +100,8 @@ def _measure(found: Mapping[str, Any]) -> Measure:
 
 
 def _verdict(ratio: float, better: str) -> str:
-    """Differences below two per cent are noise."""
-    if not ratio or abs(ratio - 1) < 0.02:
+    """Differences below five per cent are taken for noise."""
+    if not ratio or abs(ratio - 1) < 0.05:
         return ""
     return "better" if (ratio > 1) == (better == "higher") else "worse"
 

@@ -209,7 +209,8 @@ def _attachments(
             target=f"{netns}{target}" if target else "gone",
             attach_type=str(each["attach_type"] or ""),
             mode=str(each["mode"] or ""),
-            program=str(each["prog_name"]),
+            # The kernel cuts names to 15 characters.
+            program=str(origin.get("program") or each["prog_name"]),
             prog_id=int(each["prog_id"]),
             held=f"link {each['link_id']}" if each["link_id"] else "directly",
             owner=str(each["owner"]),
@@ -229,7 +230,7 @@ def _programs(info: Mapping[str, Any], maps: Mapping[int, str], private: bool) -
         labels = sorted((str(key), str(origin[key])) for key in origin if key not in _KNOWN)
         yield Program(
             id=int(each["id"]),
-            name=str(each["name"]),
+            name=str(origin.get("program") or each["name"]),
             type=str(each["type"]),
             stack=str(origin.get("stack", "")),
             release=str(origin.get("release", "")),

@@ -46,6 +46,10 @@ format: setup ## format Python and C
 lab: bpf ## ten hosts on this machine, accelerated and balanced, verified and measured
 	@$(LAB) tests/lab/lab.py run
 
+.PHONY: report
+report: setup ## the lab that is up as one page: ebpf-fleet-report.html
+	@$(LAB) tests/lab/lab.py report
+
 .PHONY: lab-status
 lab-status: setup ## what of the lab is up
 	@$(LAB) tests/lab/lab.py status

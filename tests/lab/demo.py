@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 
 import balancing
 import fabric
 import figures
 import plays
-from layout import SSH_CONFIG, WEB
+from layout import FIGURES, SSH_CONFIG, WEB
 from plays import must_change_nothing, output, play, summary
 from progress import step
 
@@ -37,6 +38,7 @@ The lab is up and at work. Try:
   ansible-playbook ebpf.fleet.drain -e backend=10.78.1.33
   ansible-playbook ebpf.fleet.verify      prove that the stack is bypassed and every backend answers
   ansible-playbook ebpf.fleet.drift       say what is not as declared, host by host
+  make report                             all of it on one page, with the figures above
   ansible-playbook ebpf.fleet.rollback    say to what one can go back; -e to=none takes everything away
   make lab-down                           leave no trace"""
 
@@ -62,6 +64,7 @@ def run() -> None:
         figures.prepare(WEB)
     states = {"plain": plain, "accelerated": accelerated, "rolled back": rolled_back}
     table = figures.measure(states)
+    keep(table)
     with step("site.yml: all three accelerated") as result:
         result.text = summary(play("site", "sockmap_accelerator"))
     under_load = balancing.show()
@@ -84,3 +87,11 @@ def run() -> None:
     print("\ndrift.yml:\n" + "\n".join(drift))
     print(NEXT)
     print(f"\n{time.monotonic() - begin:.0f} s in all.")
+
+
+def keep(table: figures.Table) -> None:
+    """For `make report`, for as long as the lab is up."""
+    title = f"The lab's services, medians of {figures.ROUNDS} rounds."
+    note = "Measured in turn on three hosts that share this machine's processors."
+    text = json.dumps(figures.document(table, title, note), indent=1)
+    FIGURES.write_text(f"{text}\n", encoding="utf-8")

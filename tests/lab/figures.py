@@ -61,7 +61,7 @@ CELLS = (
     ),
 )
 
-# Label in the table, format and field, in the order of the rows.
+# Label in the table, format and field, in the order of the rows. More of the first is better, less of the others.
 ROWS = (
     ("{unit}s/s", "{:,.0f}", "per_second"),
     ("p50, µs", "{:,.1f}", "p50_us"),
@@ -119,6 +119,24 @@ def median(samples: list[Figures]) -> Figures:
         for field in fields(Figures)
     }
     return Figures(**values)
+
+
+def document(table: Table, title: str, note: str) -> dict[str, object]:
+    """The same for report.yml, which says in docs/report.md what it reads."""
+    return {
+        "title": title,
+        "note": note,
+        "figures": [
+            {
+                "what": cell.title,
+                "measure": label.format(unit=cell.unit),
+                "better": "higher" if key == "per_second" else "lower",
+                "values": {name: getattr(found[index], key) for name, found in table.items()},
+            }
+            for index, cell in enumerate(CELLS)
+            for label, _form, key in ROWS
+        ],
+    }
 
 
 def render(table: Table) -> list[str]:

@@ -6,21 +6,25 @@
 lab.py up        make what is missing
 lab.py run       converge, converge again, verify, measure; leaves the lab up and accelerated
 lab.py status    say what is there
+lab.py report    write ebpf-fleet-report.html into the current directory: all of it on one page
 lab.py down      leave no trace
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import demo
 import fabric
+import plays
 from cgroups import LabError
-from layout import STATE
+from layout import FIGURES, STATE
 from progress import step
 
 
@@ -32,6 +36,10 @@ def main(arguments: list[str]) -> int:
             fabric.require_root()
             print("\n".join(fabric.status()))
             return 0 if fabric.is_up() else 1
+        if command == "report":
+            fabric.require_root()
+            print(f"file://{report()}")
+            return 0
         if command not in commands:
             print(__doc__, file=sys.stderr)
             return 2
@@ -51,6 +59,19 @@ def up() -> None:
     with step("ten hosts: namespaces, sshd, nginx"):
         fabric.up()
     print("\n".join(fabric.status()))
+
+
+def report() -> Path:
+    """Run report.yml on the lab; returns where the page is."""
+    if not fabric.is_up():
+        raise LabError("the lab is not up: `make lab` makes it")
+    page = Path.cwd() / "ebpf-fleet-report.html"
+    given = {"report_file": str(page), "report_title": "The lab"}
+    if FIGURES.exists():
+        given["report_figures"] = str(FIGURES)
+    with step("report.yml"):
+        plays.play("report", "all", "-e", json.dumps(given))
+    return page
 
 
 def down() -> None:

@@ -172,6 +172,9 @@ def test_it_refuses_clearly() -> None:
     assert "apt-get install" in toolless.stderr
     assert "openssh-client" in toolless.stderr
     assert lab("sideways").returncode == 2
+    missing = lab("report")
+    assert missing.returncode == 1
+    assert "make lab" in missing.stderr
     assert traces() == NONE
 
 

@@ -88,9 +88,9 @@ def talk(cgroup: str) -> None:
 def _exchange() -> None:
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        client = stack.enter_context(socket.create_connection(server.getsockname(), timeout=5))
+        client = stack.enter_context(socket.create_connection(server.getsockname(), timeout=60))
         accepted = stack.enter_context(server.accept()[0])
-        accepted.settimeout(5)
+        accepted.settimeout(60)
         for end, other in ((client, accepted), (accepted, client)):
             end.sendall(b"x" * 100)
             other.recv(100)

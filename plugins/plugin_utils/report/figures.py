@@ -79,6 +79,8 @@ def read(found: Mapping[str, Any]) -> Figures | None:
 
 def _measure(found: Mapping[str, Any]) -> Measure:
     values = {str(state): float(value) for state, value in found["values"].items()}
+    if not values:
+        raise ValueError("values are empty")
     better = str(found["better"])
     if better not in ("higher", "lower"):
         raise ValueError(f"better: {better!r} is neither higher nor lower")

@@ -176,8 +176,8 @@ def _bands(
     """The halves between two columns. At either end they lie in the order of the other."""
     here, there = places
     tops = [
-        _stacked(flows, shapes, scale, here, there),
-        _stacked(flows, shapes, scale, there, here),
+        _stacked(flows, shapes, scale, (here, there)),
+        _stacked(flows, shapes, scale, (there, here)),
     ]
     bands = []
     for number, flow in enumerate(flows):
@@ -194,10 +194,10 @@ def _stacked(
     flows: Sequence[Flow],
     shapes: Sequence[Mapping[Node, Shape]],
     scale: float,
-    here: int,
-    there: int,
+    places: tuple[int, int],
 ) -> list[float]:
-    """Where each flow begins at its node of the column ``here``, centred in it."""
+    """Where each flow begins at its node of the first of two columns, centred in it."""
+    here, there = places
     order = sorted(
         range(len(flows)),
         key=lambda number: (

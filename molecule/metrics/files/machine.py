@@ -30,7 +30,8 @@ GROUP = Path("/sys/fs/cgroup/molecule-metrics")
 HOME = "/sys/fs/bpf/ebpf_fleet"
 FILE = Path("/var/lib/prometheus/node-exporter/ebpf_fleet.prom")
 RULES = "/etc/prometheus/ebpf-fleet.rules.yml"
-CONFIG, KEPT = Path("/etc/prometheus/prometheus.yml"), Path("/etc/prometheus/prometheus.yml.kept")
+CONFIG, ARGUMENTS = "/etc/prometheus/prometheus.yml", "/etc/default/prometheus-node-exporter"
+KEPT = Path("/var/lib/prometheus/molecule-kept")
 DATA = Path("/var/lib/prometheus/metrics2")
 SERVICES = ("prometheus", "prometheus-node-exporter")
 API = "http://127.0.0.1:9090/api/v1"
@@ -53,6 +54,9 @@ scrape_configs:
   - job_name: node
     static_configs: [{{targets: ["127.0.0.1:9100"]}}]
 """
+# What else node_exporter looks at would keep an emulated processor busy.
+ONLY_FILES = 'ARGS="--collector.disable-defaults --collector.textfile"\n'
+FILES = {CONFIG: SCRAPE, ARGUMENTS: ONLY_FILES}
 
 
 def run(*words: str) -> str:
@@ -105,9 +109,11 @@ def alerts() -> list[tuple[str, str, str]]:
 
 def prepare() -> None:
     GROUP.mkdir(exist_ok=True)
-    if not KEPT.exists():
-        shutil.copy2(CONFIG, KEPT)
-    CONFIG.write_text(SCRAPE, encoding="utf-8")
+    KEPT.mkdir(exist_ok=True)
+    for path, text in FILES.items():
+        if not (KEPT / Path(path).name).exists():
+            shutil.copy2(path, KEPT)
+        Path(path).write_text(text, encoding="utf-8")
     run("systemctl", "restart", *SERVICES)
     wait_for(lambda: bool(api("status/buildinfo")), "Prometheus answers")
 
@@ -184,7 +190,9 @@ def quiet() -> None:
 
 def remove() -> None:
     run("systemctl", "stop", *SERVICES)
-    shutil.move(KEPT, CONFIG)
+    for path in FILES:
+        shutil.copy2(KEPT / Path(path).name, path)
+    shutil.rmtree(KEPT)
     shutil.rmtree(DATA, ignore_errors=True)
     GROUP.rmdir()
     left = [path for path in LEFTOVERS if Path(path).exists()]

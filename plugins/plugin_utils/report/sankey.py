@@ -17,6 +17,7 @@ _MARGIN, _BAR, _BOX, _BOX_HEIGHT = 206, 7, 196, 40
 _GAP, _ROW = 12, 30
 _LEAST = 1.5  # the width of a band through which nothing flows
 _LINE = 15
+_MEANINGS = ("good", "plain")
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,9 @@ def _limited(flows: Sequence[Flow], place: int, limit: int) -> list[Flow]:
         if _node(flow, place) in kept:
             return flow
         if place == 0:
-            return replace(flow, source=others, kind="others")
+            # A colour stands for one source; other kinds say something of the flow.
+            kind = flow.kind if flow.kind in _MEANINGS else "others"
+            return replace(flow, source=others, kind=kind)
         return replace(flow, hook=others) if place == 1 else replace(flow, target=others)
 
     # The others come last.

@@ -251,8 +251,9 @@ def report(run: Run, found: list[Verdict], seconds: float) -> None:
 
 
 def left_out(run: Run) -> list[str]:
-    """The scenarios and machines that a sample does without, in words."""
-    words = []
+    """The steps, scenarios and machines that a sample does without, in words."""
+    steps = [action.name for action in results.SEQUENCE if action not in run.sequence]
+    words = [f"{' and '.join(steps)} of every scenario"]
     for scenario in run.matrix.scenarios:
         rest = [name for name in scenario.machines if name not in scenario.sample]
         if rest:

@@ -260,6 +260,7 @@ def main() -> int:
         f"{time.monotonic() - began:.0f} s; load {load:.1f} before, {ratio:.1f} at the end, which is"
     )
     print("mostly the benchmark's own: Ansible, sshd and the hosts share this machine's CPUs")
+    table.keep(rows, "Runs of stacks against single tasks and shell scripts.")
     print(table.verdict(rows))
     return 0 if table.all_held(rows) else 1
 

@@ -220,6 +220,7 @@ def main() -> int:
         share = used / (time.monotonic() - since) / (os.cpu_count() or 1)
     print(f"{time.monotonic() - began:.0f} s, {options.pairs} pairs a row at least")
     print(f"everything else used {share:.0%} of the CPUs; above 10 % the figures mean little")
+    table.keep(rows, "The sockmap data plane against plain TCP.")
     print(table.verdict(rows))
     return 0 if table.all_held(rows) else 1
 

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import statistics
 from dataclasses import dataclass
+from pathlib import Path
 
 YARDSTICKS = ("seed", "floor")
 
@@ -92,6 +95,24 @@ def lines(row: Row) -> list[str]:
 
 
 HEADER = f"{'work':34}{'unit':8}{'':9}{'min':>9}{'median':>9}{'max':>9}  gain against the first"
+
+
+def keep(rows: list[Row], title: str) -> None:
+    """Write the medians into the file that EBPF_FLEET_FIGURES names, for report.yml."""
+    file = os.environ.get("EBPF_FLEET_FIGURES")
+    if not file:
+        return
+    figures = [
+        {
+            "what": row.name,
+            "measure": row.unit,
+            "better": "lower" if row.less_is_better else "higher",
+            "values": {name: statistics.median(found) for name, found in row.figures.items()},
+        }
+        for row in rows
+    ]
+    document = {"title": title, "note": "Medians of interleaved runs.", "figures": figures}
+    Path(file).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def verdict(rows: list[Row]) -> str:

@@ -315,6 +315,7 @@ def main() -> int:
             stack.enter_context(xdp_wire.wires(bench, network))
             rows += shown(on_the_wire(bench, at, network), options)
         print(f"{time.monotonic() - began:.0f} s")
+    table.keep(rows, "The load balancer against floors, nginx, HAProxy and nftables.")
     print(table.verdict(rows))
     return 0 if table.all_held(rows) else 1
 

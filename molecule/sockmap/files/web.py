@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """On the machine: nginx in front of a local service, accelerated; every answer is compared.
 
-The argument is nginx's way to wait for events. All of it lives in a network namespace and a
-directory of its own.
+All of it lives in a network namespace and a directory of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 CONFIGURATION = """
 daemon off; user root; worker_processes 2; pid {directory}/pid; error_log {directory}/error.log;
-events {{ use {events}; worker_connections 256; }}
+events {{ worker_connections 256; }}
 http {{
     access_log off; keepalive_requests 100000; proxy_buffering on;
     client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
@@ -67,10 +66,10 @@ def enter() -> None:
 
 
 @contextlib.contextmanager
-def nginx(directory: str, events: str) -> Iterator[None]:
+def nginx(directory: str) -> Iterator[None]:
     configuration = Path(directory, "nginx.conf")
     configuration.write_text(
-        CONFIGURATION.format(directory=directory, events=events, front=FRONT, service=SERVICE)
+        CONFIGURATION.format(directory=directory, front=FRONT, service=SERVICE)
     )
     process = subprocess.Popen(["/usr/sbin/nginx", "-c", str(configuration), "-p", directory])
     try:
@@ -110,7 +109,7 @@ def ask(pages: dict[str, bytes]) -> int:
     return sent
 
 
-def main(events: str) -> None:
+def main() -> None:
     signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"FAILED: not over after {ALL_PATIENCE} s"))
     signal.alarm(ALL_PATIENCE)
     pages = {str(size): os.urandom(size) for size in SIZES}
@@ -119,7 +118,7 @@ def main(events: str) -> None:
         for name, content in pages.items():
             Path(directory, "pages", name).write_bytes(content)
         enter()
-        with nginx(directory, events):
+        with nginx(directory):
             before = wire()
             try:
                 sent = ask(pages)
@@ -130,8 +129,8 @@ def main(events: str) -> None:
     if seen > sent // 4:
         raise SystemExit(f"FAILED: {seen} of {sent} bytes took the stack")
     asked = ROUNDS * len(SIZES)
-    print(f"{asked} pages through nginx ({events}), {sent} bytes, {seen} of them on the interface")
+    print(f"{asked} pages through nginx, {sent} bytes, {seen} of them on the interface")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

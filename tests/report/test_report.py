@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import scene
 from browser import Browser, chromium, members
-from scene import ASKED, HOSTS, ONE, OPEN, TWO, bpftool, plays
+from scene import ASKED, HOSTS, ONE, OPEN, TWO, Host, bpftool, plays
 
 NAMES = [*(host.name for host in HOSTS), "app03"]
 SIZES = {"phone": (360, 740), "tablet": (768, 1024), "desk": (1440, 900)}
@@ -44,6 +44,16 @@ def texts(browser: Browser, selector: str, condition: str = "true") -> list[str]
 def seen(browser: Browser, selector: str) -> list[str]:
     """The same of those that take room on the page."""
     return texts(browser, selector, "each.checkVisibility()")
+
+
+def totals(host: Host, pin: str) -> dict[str, int]:
+    """Sums over all entries and CPUs of a map of counters, by bpftool."""
+    sums: dict[str, int] = {}
+    for entry in bpftool(host, "map", "dump", "pinned", f"{scene.HOME}/{pin}"):
+        for each in entry["formatted"]["values"]:
+            for name, number in each["value"].items():
+                sums[name] = sums.get(name, 0) + number
+    return sums
 
 
 def await_open(browser: Browser, count: int) -> None:
@@ -108,7 +118,7 @@ def test_drift_and_silence_are_red_and_said(browser: Browser) -> None:
     rows = {row.split()[0]: row for row in texts(browser, "#attention tbody tr")}
     assert list(rows) == ["app03", "app02"]
     assert "unreachable" in rows["app03"]
-    assert "127.0.0.1" in rows["app03"]
+    assert "ssh" in rows["app03"]
     assert "drifted" in rows["app02"]
     assert "policy_ports" in rows["app02"]
     red, green, blue = channels(style(browser, "#attention .badge.bad", "color"))
@@ -121,15 +131,17 @@ def test_drift_and_silence_are_red_and_said(browser: Browser) -> None:
 
 def test_the_shares_are_those_of_the_connections_that_were_made(browser: Browser) -> None:
     assert texts(browser, "#balancers figcaption b") == ["shop"]
-    assert f"{ASKED} connections" in texts(browser, "#balancers figcaption")[0]
+    opened = totals(ONE, "xdp_lb/maps/backend_counters")["connections"]
+    assert opened >= ASKED
+    assert f"{opened} connections" in texts(browser, "#balancers figcaption")[0]
     shares = texts(browser, ".share .value")
     counts = [int(text.split()[0]) for text in texts(browser, ".share .note:last-of-type")]
     assert len(shares) == 3
-    assert sum(counts) == ASKED
+    assert sum(counts) == opened
     assert counts[2] == 0
     assert sum(float(share.rstrip(" %")) for share in shares) == pytest.approx(100, abs=0.2)
     for share, count in zip(shares, counts):
-        assert float(share.rstrip(" %")) == pytest.approx(100 * count / ASKED, abs=0.06)
+        assert float(share.rstrip(" %")) == pytest.approx(100 * count / opened, abs=0.06)
     assert texts(browser, ".share .note.bad") == ["✕ down"]
     names = texts(browser, "#balanced .name")
     assert names == ["shop", "app01", *(f"10.99.0.2:{port}" for port in (8081, 8082, 8083))]
@@ -137,19 +149,18 @@ def test_the_shares_are_those_of_the_connections_that_were_made(browser: Browser
 
 
 def test_who_talks_to_whom_is_what_is_open(browser: Browser) -> None:
+    # One connection in a thousand looks as if a SYN cookie had let it in, and is left on TCP.
+    held = len(bpftool(ONE, "map", "dump", "pinned", f"{scene.HOME}/sockmap/maps/sockets")) // 2
+    assert OPEN - 1 <= held <= OPEN
     bands = texts(browser, "#accelerated .band.good title")
-    assert bands == [f"app01 → cgroup web → 127.0.0.1:9001: {OPEN} connections"] * 2
+    assert bands == [f"app01 → cgroup web → 127.0.0.1:9001: {held} connections"] * 2
     assert "sock_ops → sk_msg" in texts(browser, "#accelerated .note")
-    assert texts(browser, "#accelerators .bars:not(.reasons) td.number") == [str(OPEN), "0"]
+    assert texts(browser, "#accelerators .bars:not(.reasons) td.number") == [str(held), "0"]
 
 
 def test_accelerated_and_left_are_the_counters(browser: Browser) -> None:
-    counted: dict[str, int] = {}
-    dumped = bpftool(ONE, "map", "dump", "pinned", f"{scene.HOME}/sockmap/maps/counters")
-    for each in dumped[0]["formatted"]["values"]:
-        for name, number in each["value"].items():
-            counted[name] = counted.get(name, 0) + number
-    assert counted["admitted"] >= 2 * OPEN
+    counted = totals(ONE, "sockmap/maps/counters")
+    assert counted["admitted"] >= 2 * OPEN - 2
     row = texts(browser, "#accelerators .bars:not(.reasons) tbody tr")[0]
     assert f"{counted['admitted']} accelerated" in row
     assert f"{counted['paired']} past the stack" in row

@@ -146,6 +146,7 @@ def host(name: str, number: int, seen: Mapping[str, Any]) -> Host:
     origins = {each["id"]: each.get("provenance") or {} for each in info["programs"]}
     names = {each["id"]: str(each["name"]) for each in info.get("maps", ())}
     private = not seen.get("shared_kernel")
+    findings = [Finding(*map(str, row)) for row in seen.get("drift") or ()]
     about = info["host"]
     parts = {part: seen.get(part) or {} for part in ("accelerator", "balancer")}
     return Host(
@@ -158,7 +159,8 @@ def host(name: str, number: int, seen: Mapping[str, Any]) -> Host:
         stacks=tuple(_stack(each) for each in info["releases"]),
         attachments=tuple(_attachments(info, links, origins, private)),
         programs=tuple(_programs(info, names, private)),
-        findings=tuple(Finding(*map(str, row)) for row in seen.get("drift") or ()),
+        # What others attached is not to be told apart from what they attached on other hosts.
+        findings=tuple(each for each in findings if private or each.is_bad),
         accelerator=parts["accelerator"] if "counters" in parts["accelerator"] else None,
         balancer=parts["balancer"] if "services" in parts["balancer"] else None,
         notes=tuple(_notes(parts)),

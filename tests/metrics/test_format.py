@@ -91,11 +91,24 @@ def test_who_costs_much_is_asked_seldom() -> None:
 
 def test_a_change_is_seen_at_once() -> None:
     work, stamp = Work(), ["a"]
-    paced = pace.Pace([pace.Collector("it", work.collect, lambda: tuple(stamp), 3600)])
+    paced = pace.Pace([pace.Collector("it", work.collect, lambda: tuple(stamp), 3600, rest=0)])
     assert told(collected(paced), "asked") == 1
     assert told(collected(paced), "asked") == 1
     stamp.append("b")
     assert told(collected(paced), "asked") == 2
+
+
+def test_a_stamp_that_costs_much_is_asked_seldom() -> None:
+    work, asked = Work(), []
+
+    def stamp() -> int:
+        asked.append(Work(0.02).collect())
+        return 0
+
+    paced = pace.Pace([pace.Collector("it", work.collect, stamp, 3600)])
+    for dummy in range(50):
+        collected(paced)
+    assert len(asked) == 1
 
 
 def test_what_fails_says_so_and_keeps_its_numbers() -> None:

@@ -228,12 +228,12 @@ def test_prometheus_scrapes_it_and_alerts(tmp_path: Path) -> None:
     inside("setsid", "sh", "-c", serve)
     down = {"service": "shop", "backend": "10.99.0.2:8082"}
     wait_for(lambda: fires("EbpfFleetBackendDown", **down), "the alert on a backend")
-    assert not fires("EbpfFleetAttachmentMissing")
+    gone = {"hook": "cgroup", "target": "api", "stack": "sockmap"}
+    assert not fires("EbpfFleetAttachmentMissing", **gone)
     zombies = {"owner": "ours", "condition": "zombie"}
     before = value(scrape(), "attachments", **zombies)
 
     inside("rmdir", "/sys/fs/cgroup/api")
-    gone = {"hook": "cgroup", "target": "api", "stack": "sockmap"}
     wait_for(lambda: fires("EbpfFleetAttachmentMissing", **gone), "the alert on an attachment")
     wait_for(lambda: value(scrape(), "attachments", **zombies) > before, "a zombie")
     wait_for(lambda: fires("EbpfFleetZombieAttachment", owner="ours"), "the alert on a zombie")

@@ -36,7 +36,7 @@ def pace(foreign: bool) -> Pace:
     return Pace(
         (
             Collector("host", _host, at_least=STATUS_SECONDS),
-            Collector("objects", of_objects),
+            Collector("objects", of_objects, objects.stamp),
             Collector("maps", of_maps),
             Collector("stacks", stacks.families, stacks.stamp, STATUS_SECONDS, STATUS_REST, True),
             Collector("accelerator", accelerator.families),

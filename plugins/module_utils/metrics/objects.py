@@ -24,6 +24,14 @@ _IN_PLACE = (classify.OK, classify.ORPHAN)  # an orphan lacks a name, and is att
 _GONE = (errno.ENOENT, errno.EAGAIN)
 
 
+def stamp() -> object:
+    """The links, and what each is attached to: a program that is detached is told of soon."""
+    try:
+        return tuple(info.links())
+    except OSError:
+        return None
+
+
 def families(known: Known, declared: Iterable[Declared], foreign: bool) -> list[Family]:
     """All but what maps hold. ``foreign``: others' programs are listed, too, not only counted."""
     return [

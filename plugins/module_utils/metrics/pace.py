@@ -26,7 +26,10 @@ Collect = Callable[[], list[Family]]
 
 @dataclass(frozen=True)
 class Collector:
-    """A part of the metrics. ``stamp`` gives what has to change for it to be collected at once."""
+    """A part of the metrics. ``stamp`` gives what has to change for it to be collected at once.
+
+    A stamp rests, too, as many times as long as it took.
+    """
 
     name: str
     collect: Collect
@@ -42,6 +45,7 @@ class _Last:
 
     families: list[Family] = field(default_factory=list)
     stamp: object = None
+    stamp_due: float = 0.0
     due: float = 0.0
     at: float = 0.0
     cost: float = 0.0
@@ -63,9 +67,11 @@ class Pace:
         for each in self._collectors:
             if each.slow != slow:
                 continue
-            stamp = each.stamp()
             last = self._last[each.name]
-            if time.monotonic() >= last.due or stamp != last.stamp:
+            now, stamp = time.monotonic(), last.stamp
+            if now >= min(last.due, last.stamp_due):
+                stamp = _stamped(each, last)
+            if now >= last.due or stamp != last.stamp:
                 self._last[each.name] = _collected(each, stamp, last)
 
     def told(self) -> list[Family]:
@@ -93,6 +99,14 @@ class Pace:
         return [success, cost, at]
 
 
+def _stamped(collector: Collector, last: _Last) -> object:
+    """The collector's stamp as it is now."""
+    before = time.thread_time()
+    stamp = collector.stamp()
+    last.stamp_due = time.monotonic() + (time.thread_time() - before) * collector.rest
+    return stamp
+
+
 def _collected(collector: Collector, stamp: object, last: _Last) -> _Last:
     """A new attempt; one that fails keeps the numbers of the one before, and their time."""
     before = _cpu_seconds(collector.slow)
@@ -104,7 +118,7 @@ def _collected(collector: Collector, stamp: object, last: _Last) -> _Last:
         problem = str(error)
     cost = _cpu_seconds(collector.slow) - before
     due = time.monotonic() + max(cost * collector.rest, collector.at_least)
-    return _Last(families, stamp, due, at, cost, problem)
+    return _Last(families, stamp, last.stamp_due, due, at, cost, problem)
 
 
 def _cpu_seconds(children: bool) -> float:

@@ -43,9 +43,10 @@ def running() -> Iterator[Browser]:
 @pytest.fixture
 def browser(running: Browser, page: Path) -> Iterator[Browser]:
     """The page is open at the size of a desk's screen; afterwards nobody has complained."""
-    running.complaints.clear()
-    running.shape(1280, 900)
     running.open(page)
-    yield running
-    assert running.complaints == []
-    assert set(running.requests) == {page.as_uri()}
+    try:
+        yield running
+        assert running.complaints == []
+        assert set(running.requests) == {page.as_uri()}
+    finally:
+        running.close()

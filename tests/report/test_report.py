@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import scene
-from browser import Browser, chromium, members
+from browser import Browser
 from scene import ASKED, HOSTS, ONE, OPEN, TWO, Host, bpftool, plays
 
 NAMES = [*(host.name for host in HOSTS), "app03"]
@@ -182,14 +182,12 @@ def test_what_a_host_says_is_text(browser: Browser) -> None:
 
 
 def test_the_filter_leaves_what_fits(browser: Browser) -> None:
-    browser.click("#find")
-    browser.type("XDP_LB 2026.2")
+    browser.fill("#find", "XDP_LB 2026.2")
     assert seen(browser, "details.host .who") == ["app01"]
     assert seen(browser, "#releases tbody th") == ["app01"]
     assert seen(browser, "#attention tbody tr") == []
     assert texts(browser, "#found") == ["1 of 3 hosts"]
-    browser.ask("document.querySelector('#find').select()")
-    browser.type("no such host")
+    browser.fill("#find", "no such host")
     assert seen(browser, "details.host") == []
     assert seen(browser, "#none") == ["No host fits."]
 
@@ -212,8 +210,7 @@ def test_a_host_opens_by_a_click_and_by_its_link(browser: Browser) -> None:
 def test_it_fits_phones_and_desks_in_the_dark_and_by_day(
     browser: Browser, page: Path, size: str, dark: bool
 ) -> None:
-    browser.shape(*SIZES[size], dark=dark)
-    browser.open(page)
+    browser.open(page, SIZES[size], dark=dark)
     browser.ask("document.querySelectorAll('details').forEach(each => { each.open = true })")
     width, window = browser.ask("[document.documentElement.scrollWidth, innerWidth]")
     assert width == window == SIZES[size][0]
@@ -225,27 +222,18 @@ def test_it_fits_phones_and_desks_in_the_dark_and_by_day(
 
 
 def test_on_paper_everything_is_open(browser: Browser, page: Path) -> None:
-    browser.scripts(False)
-    try:
-        browser.shape(1280, 900, medium="print")
-        browser.open(page)
-        assert len(seen(browser, ".host .body caption")) >= 5
-        assert seen(browser, ".tools") == []
-        assert browser.print().startswith(b"%PDF")
-    finally:
-        browser.scripts(True)
+    browser.open(page, medium="print", scripts=False)
+    assert len(seen(browser, ".host .body caption")) >= 5
+    assert seen(browser, ".tools") == []
+    assert browser.print().startswith(b"%PDF")
 
 
 def test_it_is_whole_without_scripts(browser: Browser, page: Path) -> None:
-    browser.scripts(False)
-    try:
-        browser.open(page)
-        assert seen(browser, "#filter") == []
-        assert seen(browser, "details.host .who") == NAMES
-        browser.click("#host-1 > summary")
-        assert "Attached on app01" in seen(browser, "#host-1 caption")
-    finally:
-        browser.scripts(True)
+    browser.open(page, scripts=False)
+    assert seen(browser, "#filter") == []
+    assert seen(browser, "details.host .who") == NAMES
+    browser.click("#host-1 > summary")
+    assert "Attached on app01" in seen(browser, "#host-1 caption")
 
 
 def test_who_cannot_see_is_told(browser: Browser) -> None:
@@ -274,18 +262,3 @@ def test_nothing_is_written_in_check_mode_and_nothing_twice(hosts: None, tmp_pat
     before = quiet.stat()
     assert plays.parse(scene.report(quiet, *only).stdout)[0].changed == 0
     assert quiet.stat().st_mtime_ns == before.st_mtime_ns
-
-
-def test_the_browser_leaves_nothing(tmp_path: Path) -> None:
-    class Broken(Exception):
-        pass
-
-    session = 0
-    try:
-        with chromium() as started:
-            session = started.process
-            assert members(session)
-            raise Broken
-    except Broken:
-        pass
-    assert members(session) == []

@@ -12,8 +12,9 @@ from ..bpf import percpu, pins
 from . import planes
 from .family import Family, counter
 
-# Why a socket never entered the map, and why a direction of one that did went to TCP.
-_LEFT = (
+# Counters of bpf/sockmap/sockmap.h: why a socket never entered the map, and why a direction of one
+# that did went to TCP.
+LEFT = (
     "not_policy",
     "fast_open",
     "syn_cookie",
@@ -23,7 +24,7 @@ _LEFT = (
     "not_inserted",
     "fionread",
 )
-_FALLBACKS = ("no_peer", "peer_gone", "backlog", "one_way", "ktls", "closing", "drained")
+FELL_BACK = ("no_peer", "peer_gone", "backlog", "one_way", "ktls", "closing", "drained")
 _PLAIN = {
     "established": ("sockets_established", "Sockets seen reaching ESTABLISHED."),
     "admitted": ("sockets_admitted", "Sockets that entered the map."),
@@ -51,7 +52,7 @@ def families() -> list[Family]:
             continue
         for key, family in plain.items():
             family.add(found.get(key, 0), accelerator=name)
-        for family, reasons in ((left, _LEFT), (fallbacks, _FALLBACKS)):
+        for family, reasons in ((left, LEFT), (fallbacks, FELL_BACK)):
             # What a host runs may be older than this, and count less.
             for reason in (each for each in reasons if each in found):
                 family.add(found[reason], accelerator=name, reason=reason)

@@ -8,22 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ansible_collections.ebpf.fleet.plugins.module_utils.metrics.accelerator import FELL_BACK, LEFT
+
 from .balancers import endpoint
 from .model import Host
 from .sankey import Flow, Node
 
-# Counters of bpf/sockmap/sockmap.h: sockets that stayed on TCP, directions that went back to it.
-LEFT = (
-    "not_policy",
-    "fast_open",
-    "syn_cookie",
-    "mptcp",
-    "draining",
-    "map_full",
-    "not_inserted",
-    "fionread",
-)
-FELL_BACK = ("no_peer", "peer_gone", "backlog", "one_way", "ktls", "closing", "drained")
 _UNDECLARED = "not_policy"
 
 

@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RUN = "broken"  # its machines, network and directory have this in their names
+# The machines, their network and its directory have this in their names; runs of the tests meet.
+RUN = f"broken_{os.getpid()}"
 
 
 @dataclass(frozen=True)
 class Checkout:
-    """The copy; `root` is where its README.md is."""
+    """The copy; `root` is where its README.md is, below `base`."""
 
     root: Path
+
+    @property
+    def base(self) -> Path:
+        return self.root.parents[2]
 
     def break_file(self, path: str, old: str, new: str) -> None:
         """Replace what is in a file once."""
@@ -52,7 +57,7 @@ class Checkout:
 def copy() -> Checkout:
     """A new copy, with the tools of this checkout."""
     made = subprocess.run(
-        [ROOT / "tests/ci/copy.sh", "machines"], check=True, capture_output=True, text=True
+        [ROOT / "tests/ci/copy.sh", f"machines-{RUN}"], check=True, capture_output=True, text=True
     )
     root = Path(made.stdout.strip())
     (root / ".venv").symlink_to(ROOT / ".venv")

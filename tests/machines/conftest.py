@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,4 +27,5 @@ def copy() -> Iterator[Checkout]:
     finally:
         down = [sys.executable, ROOT / "molecule/machines/machines.py", "down"]
         subprocess.run(down, env=made.environment(), check=True)
+        shutil.rmtree(made.base)
     assert not left

@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,12 +19,15 @@ from browser import Browser, chromium
 
 @pytest.fixture(scope="session")
 def hosts() -> Iterator[None]:
-    """They are up, with traffic and drift."""
+    """They are up, with traffic and drift. A second run waits, as it would take them away."""
+    machine = os.open(tempfile.gettempdir(), os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(machine, fcntl.LOCK_EX)
     try:
         scene.up()
         yield
     finally:
         scene.down()
+        os.close(machine)
 
 
 @pytest.fixture(scope="session")

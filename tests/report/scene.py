@@ -99,7 +99,7 @@ def up() -> None:
     assert played.returncode == 0, played.stdout[-6000:] + played.stderr
     # Of the connections none is to meet the server that is down, nor one that is not up yet.
     wait_for(lambda: healths() == [1, 1, 2], "the health checks")
-    for _ in range(ASKED):
+    for dummy in range(ASKED):
         ask = ("curl", "-sSf", "-m30", "-o/dev/null", "http://192.0.2.10/")
         inside(ONE, "ip", "netns", "exec", "servers", *ask)
     talk = f"echo $$ >/sys/fs/cgroup/web/cgroup.procs; exec python3 -c '{TALK}' {OPEN} >/run/talk.log 2>&1 &"

@@ -26,9 +26,17 @@ def cases(files: list[Path]) -> list[str]:
         for case in ElementTree.parse(file).iter("testcase"):
             for bad in (*case.iter("failure"), *case.iter("error")):
                 lines.append(f"{case.get('classname')}::{case.get('name')}")
-                message = bad.get("message") or bad.text or ""
-                lines += [f"    {line}" for line in message.splitlines()[:MESSAGE_LINES]]
+                lines += [f"    {line}" for line in said(bad)]
     return lines
+
+
+def said(bad: ElementTree.Element) -> list[str]:
+    """The beginning of a failure's message, and of its text where that is short: a finding."""
+    text = (bad.text or "").splitlines()
+    return [
+        *(bad.get("message") or "").splitlines()[:MESSAGE_LINES],
+        *(text if len(text) <= MESSAGE_LINES else []),
+    ]
 
 
 def targets(output: str) -> list[str]:

@@ -36,6 +36,11 @@ def ports() -> list[int]:
     return sorted(int.from_bytes(port.to_bytes(2, sys.byteorder), "big") for port in read)
 
 
+def is_ours(map_: Any) -> bool:
+    """Whether it is pinned as the accelerator's; programs may have pins beside it."""
+    return any(path.startswith(f"{PINS}/maps/") for path in map_.get("pinned", ()))
+
+
 def main() -> None:
     group = next(path for path in reversed(GROUPS) if os.path.isdir(path))
     ours = set(pins("cgroups"))
@@ -48,7 +53,7 @@ def main() -> None:
         "release": os.path.basename(os.readlink(CURRENT)) if os.path.islink(CURRENT) else "",
         "ports": ports() if pins("maps") else [],
         "attached": sorted([link["id"], link["prog_id"]] for link in held),
-        "maps": sorted(bpftool("map", "show", "pinned", path)["id"] for path in pins("maps")),
+        "maps": sorted(map_["id"] for map_ in bpftool("-f", "map", "show") if is_ours(map_)),
     }
     print(json.dumps(seen))
 

@@ -166,6 +166,11 @@ class Namespace:
     def ip(self, arguments: str) -> None:
         self.outside.run("ip", *arguments.split())
 
+    def await_address(self, address: str) -> None:
+        """Waits for the way to an IPv6 address of this host: the kernel makes it from a work queue."""
+        show = ("ip", "-6", "route", "show", "table", "local")
+        assert wait_for(lambda: f"local {address} " in self.outside.run(*show), 30), address
+
     def sysctl(self, name: str, value: object) -> None:
         path = "/proc/sys/" + name.replace(".", "/")
         self.outside.run("sh", "-c", f"echo '{value}' >{path}")
@@ -223,4 +228,6 @@ def wire(group: Path) -> Iterator[Wire]:
             side.ip(f"addr add 10.77.0.{number}/24 dev veth")
             side.ip(f"addr add fd77::{number}/64 dev veth nodad")
             side.ip("link set veth up")
+        for side, number in ((left, 1), (right, 2)):
+            side.await_address(f"fd77::{number}")
         yield Wire(left, right)

@@ -101,6 +101,7 @@ def test_networks(
     plane.allow_networks([listed])
     if address.startswith("fd77"):
         host.ip(f"addr add {address}/64 dev lo nodad")
+        host.await_address(address)
     assert on_loopback(host, 7000, address) == expected
 
 

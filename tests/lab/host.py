@@ -21,7 +21,7 @@ import sys
 import time
 from pathlib import Path
 
-from layout import FILES, HOSTS, REPOSITORY, USER_KEY, Host
+from layout import FILES, HOSTS, REPOSITORY, USER_KEY, Host, Kind
 
 # UAPI linux/sched.h
 CLONE_NEWNS = 0x00020000
@@ -54,7 +54,7 @@ def main() -> None:
     enter(root)
     run("hostname", host.name)
     run("ip", "link", "set", "lo", "up")
-    tune_network()
+    tune_network(host)
     run("/usr/local/sbin/web", "start")
     subprocess.Popen(["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/lab_sshd_config"])
     reap()
@@ -181,10 +181,14 @@ def enter(root: Path) -> None:
     os.environ["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def tune_network() -> None:
-    """Short connections use up the ports of one address pair: more of them, and re-use at once."""
+def tune_network(host: Host) -> None:
+    """Short connections use up the ports of one address pair: more of them, and re-use at once.
+
+    Not on a balancer, whose own connections must keep out of what `nat` uses (xdp_lb_nat_ports).
+    """
     net = Path("/proc/sys/net/ipv4")
-    write_sysctl(net / "ip_local_port_range", "10240 65535")
+    if host.kind is not Kind.BALANCER:
+        write_sysctl(net / "ip_local_port_range", "10240 65535")
     write_sysctl(net / "tcp_tw_reuse", "1")
 
 

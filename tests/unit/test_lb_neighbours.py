@@ -46,13 +46,13 @@ def wire() -> Iterator[int]:
 def set_up(peer: int) -> None:
     ip("link", "add", "lb0", "type", "veth", "peer", "name", "peer0")
     ip("link", "set", "peer0", "address", PEER_MAC, "netns", str(peer))
-    inside = ["nsenter", f"--net=/proc/{peer}/ns/net", "ip"]
+    inside = ["nsenter", f"--net=/proc/{peer}/ns/net"]
     for command in (
         "addr add 10.77.0.2/24 dev peer0",
         "addr add fd77::2/64 dev peer0 nodad",
         "link set peer0 up",
     ):
-        subprocess.run([*inside, *command.split()], check=True)
+        subprocess.run([*inside, "ip", *command.split()], check=True)
     for command in (
         "link set lo up",
         "addr add 10.77.0.1/24 dev lb0",
@@ -64,6 +64,24 @@ def set_up(peer: int) -> None:
         "route add 2001:db8::/32 via fd77::2",
     ):
         ip(*command.split())
+    await_addresses([], "lb0")
+    await_addresses(inside, "peer0")
+
+
+def await_addresses(inside: list[str], device: str) -> None:
+    """Wait until every address may be used, the link-local one too.
+
+    Without one there is no source for neighbour discovery, and the kernel gives it only after it
+    has looked for duplicates, up to three seconds after the carrier.
+    """
+    show = [*inside, "ip", "-6", "-oneline", "address", "show", "dev", device]
+    end = time.monotonic() + 15
+    while True:
+        found = subprocess.run(show, check=True, capture_output=True, text=True).stdout
+        if "scope link" in found and "tentative" not in found:
+            return
+        assert time.monotonic() < end, found
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,8 @@ options:
     description:
       - Ports of O(sources) from which V(nat) connections to backends are made. The host must not
         use them itself towards backends; the default lies below its own (C(ip_local_port_range)).
+      - There is a warning when services with V(nat) get ports that the host takes for connections
+        of its own, those in C(ip_local_reserved_ports) left out.
     type: dict
     default: {}
     suboptions:

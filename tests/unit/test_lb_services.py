@@ -107,6 +107,20 @@ def test_a_converged_balancer_needs_nothing_in_any_order() -> None:
     assert tables.settings.flags == layout.SETTINGS_NAT4 | layout.SETTINGS_FILTER
 
 
+def test_ports_that_the_host_takes_itself_are_warned_of() -> None:
+    desired = declare(service(forwarding="nat"))
+    facts = plan.Facts(EMPTY, {}, {}, aim(desired, EMPTY), ports=frozenset(range(32000, 61000)))
+    settings = plan.changes(desired, facts)[0]
+    assert settings.target == "settings"
+    assert "share 768, from 32000 to 32767" in settings.warning
+
+
+def test_ports_do_not_matter_without_nat() -> None:
+    desired = declare(service())
+    facts = plan.Facts(EMPTY, {}, {}, aim(desired, EMPTY), ports=frozenset(range(1024, 65536)))
+    assert [each.warning for each in plan.changes(desired, facts)] == ["", ""]
+
+
 def test_entries_hold_each_service_and_each_address_once() -> None:
     tables = converged(
         declare(

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..resource.engine import Change
 from . import layout, reach, targets, views, wanted
-from .layout import Address, Backend, ServiceKey
+from .layout import Address, Backend, ServiceKey, Settings
 from .members import DISABLED, keeps_all
 from .model import Backend as Declared
 from .model import Desired
@@ -30,13 +30,17 @@ _LEFT = "what a run that was killed left"
 
 @dataclass(frozen=True)
 class Facts:
-    """What the plan is made from. ``live`` are connections by backend id."""
+    """What the plan is made from.
+
+    ``live`` are connections by backend id, ``ports`` those that the host takes for its own.
+    """
 
     tables: Tables
     rings: Mapping[int, Ring]
     live: Mapping[int, int]
     targets: tuple[Target, ...] = ()
     ways: Mapping[Address, Neighbour] = field(default_factory=dict)
+    ports: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -102,14 +106,24 @@ def _plan_settings(desired: Desired, facts: Facts) -> Iterator[Change]:
     if now == then:
         return
     before, after = views.settings(now), views.settings(then)
-    warning = ""
-    gone = [each for each in (now.source4, now.source6) if each not in (then.source4, then.source6)]
-    if now.layout and then.layout and any(gone) and now.flags & ~layout.SETTINGS_ANY_PORT:
-        warning = (
-            "connections of nat services break: backends answer to another address from now on"
-        )
+    warning = "; ".join(_settings_warnings(now, then, facts.ports))
     action = "set" if after else "clear"
     yield Change(action, "settings", before, after, warning, Writes(settings=then))
+
+
+def _settings_warnings(now: Settings, then: Settings, ports: frozenset[int]) -> Iterator[str]:
+    gone = [each for each in (now.source4, now.source6) if each not in (then.source4, then.source6)]
+    if now.layout and then.layout and any(gone) and now.flags & ~layout.SETTINGS_ANY_PORT:
+        yield "connections of nat services break: backends answer to another address from now on"
+    shared = ports.intersection(range(then.nat_port_first, then.nat_port_last + 1))
+    if shared and then.flags & (layout.SETTINGS_NAT4 | layout.SETTINGS_NAT6):
+        yield (
+            f"nat_ports {then.nat_port_first} to {then.nat_port_last} and the ports that this host "
+            f"takes for its own connections share {len(shared)}, from {min(shared)} to "
+            f"{max(shared)}: a backend's answer to the host, to a health check too, can go to a "
+            "client instead; set other nat_ports, or put theirs into "
+            "net.ipv4.ip_local_reserved_ports"
+        )
 
 
 def _plan_filter(facts: Facts) -> Iterator[Change]:

@@ -17,7 +17,7 @@ from ..resource.engine import Change
 from ..resource.errors import Failure, from_os_error
 from ..resource.interface import in_netns
 from ..resource.paths import check_parent
-from . import connections, layout, neighbours, ring, tables, targets, wanted
+from . import connections, layout, neighbours, ports, ring, tables, targets, wanted
 from . import plan as planning
 from .connections import Live
 from .layout import Address
@@ -39,7 +39,8 @@ _FRESH = "the load balancer is not pinned yet in {}; a real run needs it (role x
 class Observed:
     """The maps as they are, and what they are to hold. No tables: nothing is pinned.
 
-    ``ways`` are the routes to backends that are new or were disabled.
+    ``ways`` are the routes to backends that are new or were disabled; ``ports`` are those that the
+    host takes for its own connections.
     """
 
     tables: Tables | None
@@ -47,6 +48,7 @@ class Observed:
     live: Live = field(default_factory=lambda: Live({}, frozenset()))
     targets: tuple[Target, ...] = ()
     ways: Mapping[Address, Neighbour] = field(default_factory=dict)
+    ports: frozenset[int] = frozenset()
 
 
 def observe(desired: Desired) -> Observed:
@@ -59,7 +61,12 @@ def observe(desired: Desired) -> Observed:
     rings = targets.rings(now)
     placed = wanted.place(desired, now, _busy(desired, now, rings, live))
     observed = Observed(
-        now, rings, live, _targets(desired, placed, rings, now), _ways(desired, placed, now)
+        now,
+        rings,
+        live,
+        _targets(desired, placed, rings, now),
+        _ways(desired, placed, now),
+        _own_ports(desired),
     )
     if desired.memory.moved is None:
         desired.memory.moved = {each.placed.declared.name: each.moved for each in observed.targets}
@@ -126,6 +133,13 @@ def _ways(desired: Desired, placed: Sequence[Placed], now: Tables) -> dict[Addre
         return neighbours.resolve(addresses, _NEIGHBOUR_SECONDS)
 
 
+def _own_ports(desired: Desired) -> frozenset[int]:
+    if desired.state == "absent":
+        return frozenset()
+    with in_netns(desired.netns):
+        return ports.own()
+
+
 def plan(desired: Desired, observed: Observed) -> list[Change]:
     """A change for each service that differs, and one for the settings. Raises Failure."""
     if observed.tables is None:
@@ -138,6 +152,7 @@ def plan(desired: Desired, observed: Observed) -> list[Change]:
             observed.live.by_backend,
             observed.targets,
             observed.ways,
+            observed.ports,
         ),
     )
 

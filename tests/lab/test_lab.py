@@ -89,8 +89,8 @@ def program_exists(program: int) -> bool:
 
 
 def wait_until_gone(programs: list[int]) -> list[int]:
-    """Programs go a little after their last reference; what is left after two seconds."""
-    deadline = time.monotonic() + 2
+    """Programs go a little after their last reference; what is left after ten seconds."""
+    deadline = time.monotonic() + 10
     while (
         left := [one for one in programs if program_exists(one)]
     ) and time.monotonic() < deadline:

@@ -156,4 +156,4 @@ def test_it_is_quick(bpffs: Path) -> None:
     start = time.monotonic()
     with view.private():
         pass
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10

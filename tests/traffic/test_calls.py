@@ -134,7 +134,7 @@ def test_a_receive_timeout_is_kept(pair: Connection) -> None:
     before = time.monotonic()
     with pytest.raises(BlockingIOError):
         pair.server.recv(1)
-    assert 0.19 < time.monotonic() - before < 2
+    assert 0.19 < time.monotonic() - before < 10
 
 
 def test_corked_bytes_leave_in_order(pair: Connection) -> None:

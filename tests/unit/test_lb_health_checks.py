@@ -84,12 +84,12 @@ async def greets(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
     writer.close()
 
 
-HTTP = Check(type="http", path="/healthz", timeout=0.5)
+HTTP = Check(type="http", path="/healthz", timeout=2)
 
 
 def test_tcp_wants_a_connection() -> None:
-    assert probe(Check(timeout=0.5), is_silent) == ""
-    assert probe(Check(timeout=0.5), None) == "connection refused"
+    assert probe(Check(timeout=2), is_silent) == ""
+    assert probe(Check(timeout=2), None) == "connection refused"
 
 
 def test_http_wants_a_status() -> None:
@@ -108,7 +108,7 @@ def test_http_takes_nothing_else_for_an_answer() -> None:
     closed = "it closed the connection without a status line"
     assert probe(HTTP, says(b"HTTP/1.1 200 OK")) == closed
     assert probe(HTTP, says(b"x" * 10000)) in (closed, "connection reset by peer")
-    assert probe(HTTP, is_silent) == "no answer within 0.5 s"
+    assert probe(HTTP, is_silent) == "no answer within 2 s"
     assert probe(HTTP, None) == "connection refused"
 
 
@@ -129,7 +129,7 @@ def test_https_checks_the_certificate_only_when_told(certificate: Path) -> None:
     served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     served.load_cert_chain(certificate)
     well = says(b"HTTP/1.1 200 OK\r\n\r\n")
-    plain = replace(HTTP, type="https", timeout=2)
+    plain = replace(HTTP, type="https", timeout=5)
     checked = replace(plain, verify=True, host="web.example.com")
     trusting = replace(checked, ca_file=str(certificate))
     assert probe(plain, well, served) == ""
@@ -181,7 +181,7 @@ def test_the_service_waits_for_a_balancer_reloads_and_ends(tmp_path: Path) -> No
         process.send_signal(signal.SIGTERM)
         assert process.stdout.read() == "ends: the balancer goes on as it is\n"
         assert process.wait() == 0
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < 10
 
 
 def test_a_file_that_is_replaced_is_taken_up_and_one_that_is_wrong_is_not(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_file_that_is_replaced_is_taken_up_and_one_that_is_wrong_is_not(tmp_pa
         begun = time.monotonic()
         put(json.dumps({"pin_dir": pins, "services": {"web": {}, "shop": {}}}))
         assert lines.readline() == f"reloaded: 2 services of {pins} are checked\n"
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 10
         put("{")
         assert "is no JSON" in lines.readline()
         path.unlink()

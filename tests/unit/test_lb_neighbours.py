@@ -102,7 +102,7 @@ def test_a_next_hop_is_resolved(wire: int, target: str, hop: str, mtu: int) -> N
     assert PEER_MAC in ip("neigh", "show", hop, "dev", "lb0")
     start = time.monotonic()
     assert neighbours.resolve([address(target)])[address(target)] == found
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_a_next_hop_that_there_is_not(wire: int, target: str, refusal: str) -> N
     start = time.monotonic()
     found = neighbours.resolve([address(target)], timeout=0.3)[address(target)]
     assert (found.refusal, found.link_layer) == (refusal, "")
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 3
 
 
 def test_all_are_asked_at_once(wire: int) -> None:
     wanted = [address(f"10.77.0.{number}") for number in range(100, 150)] + [address("10.77.0.2")]
     start = time.monotonic()
     found = neighbours.resolve(wanted, timeout=0.5)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
     assert [each for each, neighbour in found.items() if not neighbour.refusal] == wanted[-1:]
 
 
@@ -139,7 +139,7 @@ def test_a_silent_gateway_is_named(wire: int) -> None:
 def test_a_nudge_waits_for_nothing(wire: int) -> None:
     ip("neigh", "flush", "dev", "lb0")
     neighbours.nudge(map(address, ("198.51.100.7", "10.77.0.98", "203.0.113.1", "10.77.0.1")))
-    end = time.monotonic() + 2
+    end = time.monotonic() + 10
     while PEER_MAC not in ip("neigh", "show", "10.77.0.2") and time.monotonic() < end:
         time.sleep(0.02)
     assert PEER_MAC in ip("neigh", "show", "10.77.0.2")

@@ -26,8 +26,9 @@ def inside(netns: Path, *command: str, check: bool = True) -> subprocess.Complet
     return run("nsenter", f"--net={netns}", *command, check=check)
 
 
-def wait_for(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + START_SECONDS
+def wait_for(condition: Callable[[], object], what: str, seconds: float = START_SECONDS) -> None:
+    """Raises LabError when the condition does not hold in time."""
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise LabError(f"gave up waiting for {what}; `lab.py down` cleans up")

@@ -8,12 +8,10 @@ The host is one of tests/lab, with a network namespace for the servers behind it
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,23 +23,16 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
 
 import fabric  # noqa: E402
 import plays  # noqa: E402
+import shell  # noqa: E402
+from inside import add_servers  # noqa: E402
+from inside import bpftool as host_bpftool  # noqa: E402
+from inside import inside as host_inside  # noqa: E402
 from layout import HOSTS  # noqa: E402
 
 HOST = HOSTS[0]
 RULES = REPOSITORY / "roles" / "metrics" / "files" / "ebpf-fleet.rules.yml"
 URL = "http://127.0.0.1:9435/metrics"
 PATIENCE = 60.0
-# A pair of interfaces; packets for the balancer come in at `outer`, behind `inner` are its servers.
-NETWORK = """
-ip netns add servers
-ip link add outer type veth peer name inner netns servers
-ip addr add 10.99.0.1/24 dev outer
-ip link set outer up
-ip -n servers addr add 10.99.0.2/24 dev inner
-ip -n servers link set inner up
-ip -n servers link set lo up
-ip -n servers route add 192.0.2.0/24 via 10.99.0.1
-"""
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
@@ -52,12 +43,9 @@ def up() -> None:
     """Everything is declared on it. Of the balancer's backends the first has a server."""
     fabric.down()
     fabric.up()
-    for line in NETWORK.strip().splitlines():
-        inside(*line.split())
+    add_servers(HOST, 8081)
     for name in ("web", "api"):
         inside("mkdir", "-p", f"/sys/fs/cgroup/{name}")
-    serve = "exec ip netns exec servers python3 -m http.server 8081 >/dev/null 2>&1 &"
-    inside("setsid", "sh", "-c", serve)
     play("everything.yml")
 
 
@@ -69,16 +57,15 @@ def down() -> None:
 
 def inside(*words: str, check: bool = True, stdin: str = "") -> str:
     """What the command says in the host."""
-    enter = ["nsenter", f"--target={fabric.init_pid(HOST)}", "--mount", "--net", "--uts", "--pid"]
-    done = subprocess.run(
-        [*enter, "--", *words], check=False, capture_output=True, text=True, input=stdin, timeout=60
-    )
-    assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
+    return host_inside(HOST, *words, check=check, stdin=stdin)
 
 
 def bpftool(*words: str) -> Any:
-    return json.loads(inside("bpftool", "-j", *words) or "null")
+    return host_bpftool(HOST, *words)
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    shell.wait_for(condition, what, PATIENCE)
 
 
 def play(playbook: str, *options: str) -> tuple[int, str]:
@@ -131,10 +118,3 @@ def value(found: dict[Sample, float], name: str, **labels: str) -> float:
     numbers = values(found, name, **labels)
     assert len(numbers) == 1, (name, labels, numbers)
     return numbers[0]
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"gave up waiting for {what}"
-        time.sleep(0.2)

@@ -14,10 +14,8 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
@@ -26,24 +24,15 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
 
 import fabric  # noqa: E402
 import plays  # noqa: E402
-from layout import HOSTS, Host  # noqa: E402
+import shell  # noqa: E402
+from inside import add_servers, bpftool, inside  # noqa: E402
+from layout import HOSTS  # noqa: E402
 
 ONE, TWO = HOSTS
 PATIENCE = 120.0
 HOME = "/sys/fs/bpf/ebpf_fleet"
 OPEN = 3  # accelerated connections
 ASKED = 12  # connections to the service
-# A pair of interfaces; packets for the balancer come in at `outer`, behind `inner` are its servers.
-NETWORK = """
-ip netns add servers
-ip link add outer type veth peer name inner netns servers
-ip addr add 10.99.0.1/24 dev outer
-ip link set outer up
-ip -n servers addr add 10.99.0.2/24 dev inner
-ip -n servers link set inner up
-ip -n servers link set lo up
-ip -n servers route add 192.0.2.0/24 via 10.99.0.1
-"""
 # Connections of two sockets of the control group that stay open once each has carried data both ways.
 TALK = """
 import socket, sys, time
@@ -88,11 +77,7 @@ def up() -> None:
     """Everything is declared, connections are open, and one host has drifted."""
     fabric.down()
     fabric.up()
-    for line in NETWORK.strip().splitlines():
-        inside(ONE, *line.split())
-    for port in ("8081", "8082"):
-        server = f"exec ip netns exec servers python3 -m http.server {port} >/dev/null 2>&1 &"
-        inside(ONE, "setsid", "sh", "-c", server)
+    add_servers(ONE, 8081, 8082)
     for host in HOSTS:
         inside(host, "mkdir", "-p", "/sys/fs/cgroup/web")
     played = ansible(str(HERE / "everything.yml"))
@@ -122,18 +107,8 @@ def healths() -> list[int]:
     return sorted(value["health"] for value in values if value["service"])
 
 
-def inside(host: Host, *words: str) -> str:
-    """What the command says in the host."""
-    enter = ["nsenter", f"--target={fabric.init_pid(host)}", "--mount", "--net", "--uts", "--pid"]
-    done = subprocess.run(
-        [*enter, "--", *words], check=False, capture_output=True, text=True, timeout=PATIENCE
-    )
-    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
-    return done.stdout
-
-
-def bpftool(host: Host, *words: str) -> Any:
-    return json.loads(inside(host, "bpftool", "-j", *words) or "null")
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    shell.wait_for(condition, what, PATIENCE)
 
 
 def ansible(playbook: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -158,10 +133,3 @@ def report(page: Path, *options: str) -> subprocess.CompletedProcess[str]:
     done = ansible("ebpf.fleet.report", "-e", json.dumps(given), *options)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr
     return done
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, f"gave up waiting for {what}"
-        time.sleep(0.2)

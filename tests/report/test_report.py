@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import scene
 from browser import Browser
-from scene import ASKED, HOSTS, ONE, OPEN, TWO, Host, bpftool, plays
+from layout import Host
+from scene import ASKED, HOSTS, ONE, OPEN, TWO, bpftool, plays
 
 NAMES = [*(host.name for host in HOSTS), "app03"]
 SIZES = {"phone": (360, 740), "tablet": (768, 1024), "desk": (1440, 900)}

@@ -25,6 +25,7 @@ sys.path.insert(0, str(REPOSITORY / "tests" / "lab"))
 
 import fabric  # noqa: E402
 import plays  # noqa: E402
+from inside import inside  # noqa: E402
 from layout import HOSTS, LOGS, Host  # noqa: E402
 
 NAMES = [host.name for host in HOSTS]
@@ -87,14 +88,6 @@ def declare(release: str) -> list[str]:
         "sockmap_accelerator_ports": [PORTS[release]],
     }
     return ["-e", json.dumps(variables)]
-
-
-def inside(host: Host, *words: str, check: bool = True) -> str:
-    """What the command says in the host's mount and network namespaces; needs no sshd."""
-    pid = fabric.init_pid(host)
-    enter = ["nsenter", f"--target={pid}", "--mount", "--net", "--uts", "--pid", "--"]
-    done = subprocess.run([*enter, *words], check=check, capture_output=True, text=True)
-    return done.stdout
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ Command = tuple[str, ...]
 class Part:
     """One check. The timeout is in seconds.
 
-    `alone`: it wants the machine for itself; `always`: the others need what it makes; `named`: it
-    runs only when it is named.
+    `alone`: it wants the machine for itself; `always`: the others need what it makes.
     """
 
     name: str
@@ -36,7 +35,6 @@ class Part:
     timeout: int = 300
     alone: bool = False
     always: bool = False
-    named: bool = False
     env: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -125,7 +123,7 @@ def machines() -> Part:
     """
     part = pytest("machines", "a sample of make molecule", timeout=2700)
     sample = ("python", "molecule/run.py", "--sample", "--junit", str(part.results / "sample.xml"))
-    return replace(part, commands=(sample, *part.commands), named=True)
+    return replace(part, commands=(sample, *part.commands))
 
 
 PARTS = (

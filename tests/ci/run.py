@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the checks of parts.py and total what they counted.
 
-    run.py            every part but those that run only when they are named (machines)
+    run.py            every part
     run.py lint unit  only these parts; `lint` is all the static ones
 
 A part that fails does not stop the others. The last line is `N passed, N failed, N skipped`; the
@@ -136,7 +136,7 @@ def choose(names: list[str]) -> list[Part]:
         raise SystemExit(
             f"no such part: {', '.join(unknown)}. There are: {', '.join(sorted(known))}"
         )
-    wanted = set(names) or {part.name for part in PARTS if not part.named}
+    wanted = set(names) or {part.name for part in PARTS}
     return [
         part
         for part in PARTS

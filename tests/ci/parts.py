@@ -121,7 +121,7 @@ def machines() -> Part:
 
     The images of the machines are made first where they are not in the cache.
     """
-    part = pytest("machines", "a sample of make molecule", timeout=2700)
+    part = pytest("machines", "a sample of make molecule", timeout=3600)
     sample = ("python", "molecule/run.py", "--sample", "--junit", str(part.results / "sample.xml"))
     return replace(part, commands=(sample, *part.commands))
 
@@ -186,9 +186,9 @@ PARTS = (
     ),
     pytest("packets", "the load balancer packet by packet, on bytes alone", timeout=600),
     pytest("traffic", "the data planes under real traffic", timeout=900),
-    pytest("balancer", "the load balancer under real traffic", timeout=600),
-    pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=900),
-    pytest("metrics", "what a host tells Prometheus, and that it alerts", timeout=300),
+    pytest("balancer", "the load balancer under real traffic", timeout=1500),
+    pytest("rollout", "roll-outs over twelve hosts: what stops, and what goes back", timeout=1800),
+    pytest("metrics", "what a host tells Prometheus, and that it alerts", timeout=900),
     pytest("lab", "make lab from end to end", timeout=900),
     pytest("report", "the report of a fleet, in a browser that clicks through it", timeout=600),
     pytest(

@@ -189,7 +189,7 @@ def ssh(
 
 
 def ssh_answers(host: Host) -> bool:
-    options = ["-o", "ConnectTimeout=2", "-o", "BatchMode=yes", "-o", "ControlPath=none"]
+    options = ["-o", "ConnectTimeout=10", "-o", "BatchMode=yes", "-o", "ControlPath=none"]
     return (
         run("ssh", "-F", str(SSH_CONFIG), *options, host.name, "true", check=False).returncode == 0
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cgroups import LabError
 
-START_SECONDS = 15.0
+START_SECONDS = 120.0
 
 
 def run(*command: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:

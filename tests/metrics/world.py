@@ -32,7 +32,7 @@ from layout import HOSTS  # noqa: E402
 HOST = HOSTS[0]
 RULES = REPOSITORY / "roles" / "metrics" / "files" / "ebpf-fleet.rules.yml"
 URL = "http://127.0.0.1:9435/metrics"
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 Sample = tuple[str, frozenset[tuple[str, str]]]
 _SAMPLE = re.compile(r"^(\w+)(?:\{(.*)\})? (\S+)$")
@@ -47,6 +47,7 @@ def up() -> None:
     for name in ("web", "api"):
         inside("mkdir", "-p", f"/sys/fs/cgroup/{name}")
     play("everything.yml")
+    wait_for(lambda: inside("curl", "-sSf", "-m30", URL, check=False), "the exporter")
 
 
 def down() -> None:

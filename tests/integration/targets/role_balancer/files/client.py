@@ -15,7 +15,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 def ask(address: str) -> str:
     """Who answers, or what goes wrong."""
-    connection = http.client.HTTPConnection(address, 80, timeout=2)
+    connection = http.client.HTTPConnection(address, 80, timeout=20)
     try:
         connection.request("GET", "/")
         return connection.getresponse().read().decode()

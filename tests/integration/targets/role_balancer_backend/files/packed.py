@@ -32,12 +32,12 @@ def packet(source: str, destination: str, text: bytes) -> bytes:
 
 
 def main() -> None:
-    """Send and wait a second."""
+    """Send and wait three seconds."""
     here, there, server, vip = sys.argv[1:]
     enter(there)
     receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     receiver.bind(("", PORT))
-    receiver.settimeout(1)
+    receiver.settimeout(3)
     enter(here)
     sender = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_IPIP)
     sender.sendto(packet("10.124.0.2", vip, b"packed"), (server, 0))

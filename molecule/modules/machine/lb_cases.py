@@ -173,10 +173,14 @@ def _accelerated(report: Report, objects: str) -> None:
         )
     report.set_up("its messages", "sockmap_attach", message)
     report.set_up("its cgroup", "cgroup_attach", group)
-    proof = run.module(
-        "sockmap_probe",
-        {"cgroup": "modaccelerated", "port": PORT, "counters": "modtry/a/maps/counters"},
-    )
+    for _try in range(5):
+        proof = run.module(
+            "sockmap_probe",
+            {"cgroup": "modaccelerated", "port": PORT, "counters": "modtry/a/maps/counters"},
+        )
+        # A handshake of so many whole milliseconds looks like a SYN cookie's: left on TCP.
+        if not proof.get("counted", {}).get("syn_cookie"):
+            break
     skipped = proof.get("bytes_on_interface", 1 << 60) < proof.get("bytes_transferred", 0) / 10
     report.require(
         "its data skips the stack",

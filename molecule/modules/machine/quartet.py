@@ -38,7 +38,7 @@ class Report:
         changes: bool = True,
     ) -> run.Result:
         """Converge in four runs. ``look`` asks others: True, or else what they see instead."""
-        before = self._before or witness.state()
+        before = self._before or witness.stable()
         check = run.module(module, options, check=True)
         after_check = witness.settled(before)
         done = run.module(module, options)
@@ -67,7 +67,7 @@ class Report:
         self, title: str, module: str, options: Options, *words: str, check: bool = True
     ) -> run.Result:
         """It is refused with these words, by a check and in earnest, and nothing is done."""
-        before = self._before or witness.state()
+        before = self._before or witness.stable()
         self.tried.append(title)
         for is_check in (True, False) if check else (False,):
             result = run.module(module, options, check=is_check)

@@ -138,8 +138,8 @@ def state() -> State:
 
 
 def settled(wanted: State) -> State:
-    """The state as soon as it is the wanted one, or after 5 s: links outlast their pins."""
-    end = time.monotonic() + 5
+    """The state as soon as it is the wanted one, or after 60 s: links outlast their pins."""
+    end = time.monotonic() + 60
     while True:
         found = state()
         if found == wanted or time.monotonic() > end:

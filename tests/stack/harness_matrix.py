@@ -67,16 +67,28 @@ def kills(most: int) -> Chooser:
 
 
 def failures(most: int) -> Chooser:
-    """Each errno at each change, and one of them at each read in turn; or so many, evenly spread."""
+    """Each errno at each change, and one of them at each read in turn.
+
+    Or only so many: changes, evenly spread, and the first read of each kind. How many reads there
+    are depends on what else is loaded on the machine; which cases are tried must not.
+    """
 
     def choose(steps: Sequence[Step]) -> list[Fault]:
-        faults = []
-        for number, step in enumerate(steps):
-            turn = number % len(ERRNOS)  # so that an even selection meets them all
-            rotated = ERRNOS[turn:] + ERRNOS[:turn]
-            chosen = rotated if not step.read else rotated[:1]
-            faults += [Fault(step.address, name) for name in chosen]
-        return thinned(faults, most)
+        reads = [step for step in steps if step.read]
+        if not FULL:
+            first: dict[str, Step] = {}
+            for step in reads:
+                first.setdefault(step.call, step)
+            reads = list(first.values())
+        asked = [
+            Fault(step.address, ERRNOS[number % len(ERRNOS)]) for number, step in enumerate(reads)
+        ]
+        changed = []
+        for step in steps:
+            if not step.read:
+                turn = step.number % len(ERRNOS)  # so that an even selection meets them all
+                changed += [Fault(step.address, name) for name in ERRNOS[turn:] + ERRNOS[:turn]]
+        return [*thinned(changed, most - len(asked)), *asked]
 
     return choose
 

@@ -29,7 +29,7 @@ def curl(client: Node, address: str, path: str = "/", *more: str, port: int = 80
     return client.run("curl", *options, *more, url(address, port) + path)
 
 
-def answers(client: Node, address: str, port: int = 80, seconds: float = 1.0) -> bool:
+def answers(client: Node, address: str, port: int = 80, seconds: float = 5.0) -> bool:
     """Whether a TCP connection can be made."""
     try:
         with tcp(client, address, port, seconds):
@@ -52,13 +52,14 @@ def tcp(client: Node, address: str, port: int, timeout: float = 5.0) -> socket.s
     return made
 
 
-def ask(client: Node, address: str, question: bytes, timeout: float = 1.0) -> bytes:
-    """A question over UDP and its answer. Raises TimeoutError."""
+def ask(client: Node, address: str, question: bytes, timeout: float = 5.0, port: int = 0) -> bytes:
+    """A question over UDP, from the port if one is given, and its answer. Raises TimeoutError."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with client.entered():
         made = socket.socket(family, socket.SOCK_DGRAM)
     with made:
         made.settimeout(timeout)
+        made.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))
         made.connect((address, 53))
         made.send(question)
         return made.recv(65535)
@@ -73,7 +74,7 @@ def echoes(client: Node, address: str, length: int = 56, count: int = 1) -> int:
         made = socket.socket(family, socket.SOCK_RAW, protocol)
     answered = 0
     with made:
-        made.settimeout(1.0)
+        made.settimeout(5.0)
         made.connect((address, 0))
         for number in range(count):
             data = bytes(each & 0xFF for each in range(length))

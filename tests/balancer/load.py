@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 DNS, HTTP, LINES, UPLOADS = 53, 80, 7000, 7001
 PATIENCE = 10.0  # seconds until a silent connection counts as failed
-LOST = 1.0  # and a datagram
+LOST = 5.0  # and a datagram
 PAUSE = 0.02
 UPLOAD_PIECES, UPLOAD_PIECE = 10, 30_000
 

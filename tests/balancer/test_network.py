@@ -94,7 +94,7 @@ def test_a_lost_backend_is_noticed(
         with pytest.raises(AssertionError, match="OutRsts"), no_resets():
             with clients.load(client, vip, requests=2, sessions=10, datagrams=2) as report:
                 network.route(vip, network.backends[1])
-                time.sleep(0.5)
+                time.sleep(3)
         network.unroute(vip)
     assert report.tallies["sessions"]["failed"] == 10
     assert report.tallies["datagrams"]["moved"] == 2

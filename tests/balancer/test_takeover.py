@@ -12,7 +12,7 @@ import clients
 import pytest
 from scenario import MODES, STATELESS, Mode, Scenario, balancing, scenario
 from servers import Server
-from topology import Topology
+from topology import Topology, wait_for
 
 Quiet = Callable[[], AbstractContextManager[None]]
 
@@ -71,8 +71,10 @@ def test_takeover(first: Scenario, second: Scenario, no_resets: Quiet) -> None:
         ) as report:
             for scenario in (second, first, second):
                 time.sleep(0.5)
-                before = scenario.balancer.node.interface()["rx_packets"]
-                network.route(vip, scenario.balancer.node)
-                time.sleep(0.5)
-                assert scenario.balancer.node.interface()["rx_packets"] - before > 100
+                node = scenario.balancer.node
+                enough = node.interface()["rx_packets"] + 100
+                network.route(vip, node)
+                assert wait_for(
+                    lambda node=node, enough=enough: node.interface()["rx_packets"] > enough, 10
+                )
     report.assert_clean()

@@ -51,6 +51,7 @@ SYSCTLS = {
     # No tail loss probes (RFC 8985): on a busy machine a backend repeats its FIN after a few milliseconds, and resets what
     # acknowledges the second one, since the first acknowledgement has ended the connection. A reset that nobody notices.
     "net.ipv4.tcp_early_retrans": 0,
+    "net.ipv4.tcp_rto_min_us": 1_000_000,  # nor does it repeat it after 200 ms
 }
 
 # Without it the kernel does not say where packets from elsewhere would go (bpf_fib_lookup).

@@ -33,7 +33,7 @@ for _found in pkgutil.walk_packages(module_utils.__path__, f"{module_utils.__nam
 
 SETLINK = "message 19"  # RTM_SETLINK, linux/rtnetlink.h
 REFUSED = 1  # the status of a run that ended with a Failure
-SETTLE = 2.0  # seconds that the kernel may take to free what a killed process held
+SETTLE = 10.0  # seconds that the kernel may take to free what a killed process held
 # The versions that may be at work after a kill, by scenario; 0 is none.
 ALLOWED = {"install": {0, 1}, "upgrade": {1, 2}, "prune": {0, 2}, "rollback": {1, 2}}
 

@@ -15,7 +15,7 @@ from typing import Any
 Snapshot = dict[str, Any]
 
 BPFFS = Path("/sys/fs/bpf")
-SETTLING = 2.0  # seconds: the kernel frees what lost its last reference a little later
+SETTLING = 10.0  # seconds: the kernel frees what lost its last reference a little later
 _KERNELS_OWN = ("maps.debug", "progs.debug")  # in every bpffs
 # What changes by itself; and a map's btf_id, which bpftool 7.1 takes over from the map before.
 _PASSING = ("btf_id", "run_time_ns", "run_cnt", "bytes_memlock", "pids", "recursion_misses")

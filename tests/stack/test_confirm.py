@@ -16,7 +16,7 @@ import pytest
 import release_host
 from release_host import Host, Made, Refused, wait_for
 
-LONG, SHORT = 300, 2  # seconds to confirm in
+LONG, SHORT = 300, 6  # seconds to confirm in
 
 
 @pytest.fixture(scope="module")

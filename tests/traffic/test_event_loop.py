@@ -24,7 +24,7 @@ from dataplane import Accelerator
 from lab import Namespace, Wire
 from traffic import PORT, Path_, connection, listen
 
-STALL = 3.0  # seconds without an edge while bytes are missing
+STALL = 15.0  # seconds without an edge while bytes are missing
 BODY = 16 << 20
 BUFFERS = pytest.mark.parametrize("buffer", [4096, 65_536])
 

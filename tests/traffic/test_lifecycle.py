@@ -111,7 +111,7 @@ def test_upgrade_hands_over_every_connection(
             while client.poll() is None and upgrades < 10:
                 plane.upgrade(dataplane.OBJECT)
                 upgrades += 1
-                time.sleep(0.1)
+                time.sleep(0.02)
             said, dummy = client.communicate(timeout=60)
             assert "wrong 0 broken 0" in said
             assert "wrong 0 broken 0" in finish(serving)

@@ -191,10 +191,10 @@ def test_a_reader_that_waits_since_before_the_connection(wire: Wire, path: Path_
         with server, client:
             time.sleep(0.1)
             server.sendall(b"hello")
-            reader.join(3)
+            reader.join(15)
             stuck = reader.is_alive()
             client.shutdown(socket.SHUT_RDWR)
-            reader.join(3)
+            reader.join(15)
     assert not stuck
     assert heard == [b"hello"]
 

@@ -56,13 +56,15 @@ def bpftool(*words: str) -> Any:
 
 
 def held() -> dict[str, Any]:
-    """All that a trace could leave behind."""
+    """All that a trace could leave behind.
+
+    Programs of control groups are systemd's, which makes them anew whenever it reads its units.
+    """
     probes = Path("/sys/kernel/tracing/kprobe_events")
+    programs = [one for one in bpftool("prog", "show") if not one["type"].startswith("cgroup_")]
     return {
-        **{
-            kind: sorted(one["id"] for one in bpftool(kind, "show"))
-            for kind in ("prog", "map", "link")
-        },
+        "prog": sorted(one["id"] for one in programs),
+        **{kind: sorted(one["id"] for one in bpftool(kind, "show")) for kind in ("map", "link")},
         "probes": [one.get("func") or one.get("tracepoint") for one in bpftool("perf", "show")],
         "kprobe_events": probes.read_text(encoding="ascii") if probes.exists() else "",
     }
